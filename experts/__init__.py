@@ -1,0 +1,1 @@
+"""Experts: manifests, the registry, ternary numerics and checkpoints, the expert worker."""

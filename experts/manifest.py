@@ -1,0 +1,162 @@
+"""Expert manifests (`expert.yaml`): what an expert is, where it runs, when it is called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+RESERVED_NAMES = frozenset({"meta", "auto", "trivium"})
+MIN_EXAMPLES = 5
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used; the message says where and why."""
+
+
+class Message(BaseModel):
+    """One turn of an example query (OpenAI chat form, text only)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Example(BaseModel):
+    """A query the expert should be called for: up to the turn where the answer begins.
+
+    If the last turn is the assistant's, it is an unfinished answer, and the expert should be
+    called to carry on from its end.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    messages: tuple[Message, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_question(self) -> Example:
+        if not any(m.role == "user" and m.content.strip() for m in self.messages):
+            raise ValueError("an example needs at least one user turn with text")
+        return self
+
+
+class ManagedWorker(BaseModel):
+    """A worker that Trivium starts: vLLM on a checkpoint folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["managed"] = "managed"
+    checkpoint: Path
+    args: tuple[str, ...] = ()
+    """Further arguments for vLLM's server, e.g. `["--max-model-len", "2048"]`."""
+
+
+class ExternalWorker(BaseModel):
+    """A worker that runs elsewhere: any OpenAI-compatible server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["external"] = "external"
+    url: HttpUrl
+    """Base URL up to and including `/v1`."""
+    model: str = Field(min_length=1)
+    """The model's name at that server."""
+
+
+class Manifest(BaseModel):
+    """One expert. Relative paths have been resolved against the manifest's folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    description: str = Field(min_length=1, max_length=2000)
+    worker: Annotated[ManagedWorker | ExternalWorker, Field(discriminator="kind")]
+    examples: tuple[Example, ...] = Field(min_length=MIN_EXAMPLES, max_length=10_000)
+    license: str | None = None
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Manifest:
+        if self.name in RESERVED_NAMES:
+            raise ValueError(f"the name {self.name!r} is reserved; choose another")
+        return self
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read `path`: an `expert.yaml`, or a folder that holds one.
+
+    `examples` may be a list (strings, or objects with `messages`) or the path of a JSONL file
+    of such objects, relative to the manifest. Raises ManifestError.
+    """
+    file = path / "expert.yaml" if path.is_dir() else path
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ManifestError(f"no expert manifest at {file}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ManifestError(f"{file} cannot be read as YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ManifestError(f"{file}: a manifest is a mapping with name, description, worker, …")
+    return parse_manifest(raw, base=file.parent.resolve(), source=str(file))
+
+
+def parse_manifest(raw: dict[str, Any], *, base: Path, source: str = "manifest") -> Manifest:
+    """Validate a manifest given as plain data; `base` resolves its relative paths.
+
+    Raises ManifestError with the first fault's place and reason.
+    """
+    data = dict(raw)
+    try:
+        data["worker"] = _worker(data.get("worker"), base)
+        data["examples"] = _examples(data.get("examples"), base)
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "manifest"
+        raise ManifestError(f"{source}: {where}: {fault['msg']}") from None
+    except ManifestError as error:
+        raise ManifestError(f"{source}: {error}") from None
+
+
+def _worker(worker: Any, base: Path) -> Any:
+    """Infer the worker's kind from its keys and make a checkpoint path absolute."""
+    if not isinstance(worker, dict):
+        raise ManifestError("worker: give `checkpoint: FOLDER`, or `url:` and `model:`")
+    worker = dict(worker)
+    if "kind" not in worker:
+        worker["kind"] = "external" if "url" in worker else "managed"
+    if isinstance(worker.get("checkpoint"), str):
+        worker["checkpoint"] = str((base / Path(worker["checkpoint"]).expanduser()).resolve())
+    return worker
+
+
+def _examples(examples: Any, base: Path) -> list[Any]:
+    """Examples as a list of `{"messages": …}`; reads a JSONL file if given a path."""
+    if isinstance(examples, str):
+        examples = _read_jsonl(base / examples)
+    if not isinstance(examples, list | tuple):
+        raise ManifestError("examples: give a list of queries or the path of a JSONL file")
+    return [
+        {"messages": [{"role": "user", "content": item}]} if isinstance(item, str) else item
+        for item in examples
+    ]
+
+
+def _read_jsonl(path: Path) -> list[Any]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"examples: cannot read {path}: {error}") from None
+    items = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            items.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ManifestError(f"examples: {path} line {number}: not JSON ({error.msg})") from None
+    return items

@@ -1,0 +1,64 @@
+"""Hugging Face `bitnet` packing: four ternary values in a byte.
+
+A matrix `[out, in]` in {-1, 0, 1} is stored as uint8 `[out/4, in]` of values + 1; bits 2i and
+2i + 1 of row r hold row r + i · out/4 (`transformers/integrations/bitnet.py`, `pack_weights`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+VALUES_PER_BYTE = 4
+INVALID = 3
+"""The bit pattern that no ternary value has."""
+
+
+class PackingError(ValueError):
+    """A matrix that cannot be packed, or bytes that hold no ternary matrix."""
+
+
+def pack(values: Tensor) -> Tensor:
+    """Pack int8 `[out, in]` in {-1, 0, 1} into uint8 `[out/4, in]`.
+
+    Raises PackingError if `out` is not a multiple of 4 (a reader could not tell how many rows
+    there are) or if a value is not ternary.
+    """
+    return torch.from_numpy(pack_numpy(values.detach().cpu().numpy()))
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """Unpack uint8 `[out/4, in]` into int8 `[out, in]`. Raises PackingError; stays on its device."""
+    if packed.dtype != torch.uint8 or packed.ndim != 2:
+        raise PackingError(f"packed weights are uint8 [out/4, in], not {_describe(packed)}")
+    parts = [(packed >> (2 * i)) & 3 for i in range(VALUES_PER_BYTE)]
+    codes = torch.cat(parts)
+    if bool((codes == INVALID).any()):
+        raise PackingError("the bytes hold a value that is not ternary (bit pattern 3)")
+    return codes.to(torch.int8) - 1
+
+
+def pack_numpy(values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """`pack` for numpy arrays, without torch's types."""
+    if values.ndim != 2 or values.shape[0] % VALUES_PER_BYTE:
+        raise PackingError(
+            f"only a matrix whose rows are a multiple of {VALUES_PER_BYTE} can be packed,"
+            f" not one of shape {list(values.shape)}"
+        )
+    if not np.isin(values, (-1, 0, 1)).all():
+        raise PackingError("only the values -1, 0 and 1 can be packed")
+    quarters = (values + 1).astype(np.uint8).reshape(VALUES_PER_BYTE, -1, values.shape[1])
+    shifts = np.arange(0, 8, 2, dtype=np.uint8).reshape(VALUES_PER_BYTE, 1, 1)
+    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(quarters << shifts, axis=0)
+    return packed
+
+
+def unpack_numpy(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
+    """`unpack` for numpy arrays."""
+    return unpack(torch.from_numpy(packed)).numpy()
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

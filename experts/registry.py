@@ -1,0 +1,165 @@
+"""The registry on disk: which experts exist, their slots and their fitted rows. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import JSON, Engine, Float, Integer, LargeBinary, String, create_engine, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from experts.manifest import Manifest
+
+
+class RegistryError(RuntimeError):
+    """The registry cannot do what was asked; the message says why."""
+
+
+class NameInUse(RegistryError):
+    """An expert of that name is registered already."""
+
+
+class UnknownExpert(RegistryError):
+    """No expert of that name is registered."""
+
+
+class NoFreeSlot(RegistryError):
+    """Every reserved expert token is taken."""
+
+
+@dataclass(frozen=True)
+class RegisteredExpert:
+    """One registered expert as stored.
+
+    `row` is the fitted head row (`router.head`, float32 bytes of one row, its last element the
+    bias) and belongs to the meta LLM whose fingerprint is `meta`.
+    """
+
+    name: str
+    slot: int
+    manifest: Manifest
+    row: bytes
+    meta: str
+    accuracy: float | None
+    """Share of held-out examples that the running meta worker routed to this expert."""
+    created: datetime
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class _Expert(_Base):
+    __tablename__ = "experts"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    slot: Mapped[int] = mapped_column(Integer, unique=True)
+    manifest: Mapped[dict[str, object]] = mapped_column(JSON)
+    row: Mapped[bytes] = mapped_column(LargeBinary)
+    meta: Mapped[str] = mapped_column(String(64))
+    accuracy: Mapped[float | None] = mapped_column(Float, nullable=True)
+    created: Mapped[str] = mapped_column(String(40))
+
+
+class Registry:
+    """Experts by name. Every change is one transaction; the only writer of the database."""
+
+    def __init__(self, url: str) -> None:
+        """Open or create the registry at `url` (SQLAlchemy form, e.g. `sqlite:///FILE`)."""
+        self._engine: Engine = create_engine(url)
+        with _database_errors("open the registry"):
+            _Base.metadata.create_all(self._engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def experts(self) -> list[RegisteredExpert]:
+        """All registered experts, by slot."""
+        with _database_errors("read the registry"), Session(self._engine) as session:
+            return [_load(r) for r in session.scalars(select(_Expert).order_by(_Expert.slot))]
+
+    def get(self, name: str) -> RegisteredExpert:
+        """The expert called `name`. Raises UnknownExpert."""
+        with _database_errors("read the registry"), Session(self._engine) as session:
+            record = session.get(_Expert, name)
+            if record is None:
+                raise UnknownExpert(f"no expert named {name!r} is registered")
+            return _load(record)
+
+    def free_slot(self, slots: int, *, excluded: Collection[int] = ()) -> int:
+        """The lowest of `slots` slots that is neither taken nor excluded. Raises NoFreeSlot."""
+        taken = {expert.slot for expert in self.experts()} | set(excluded)
+        for slot in range(slots):
+            if slot not in taken:
+                return slot
+        raise NoFreeSlot(
+            f"all {slots} expert slots are taken; remove an expert, or expand the meta LLM again"
+            " with more slots"
+        )
+
+    def add(
+        self, manifest: Manifest, slot: int, row: bytes, meta: str, accuracy: float | None
+    ) -> RegisteredExpert:
+        """Store an expert. Raises NameInUse if its name or slot is taken."""
+        created = datetime.now(UTC)
+        record = _Expert(
+            name=manifest.name,
+            slot=slot,
+            manifest=manifest.model_dump(mode="json"),
+            row=row,
+            meta=meta,
+            accuracy=accuracy,
+            created=created.isoformat(),
+        )
+        with _database_errors("write to the registry"), Session(self._engine) as session:
+            session.add(record)
+            try:
+                session.commit()
+            except IntegrityError:
+                raise NameInUse(
+                    f"an expert named {manifest.name!r} is registered already, or its slot was"
+                    " taken meanwhile; remove it first or choose another name"
+                ) from None
+        return RegisteredExpert(manifest.name, slot, manifest, row, meta, accuracy, created)
+
+    def update_row(self, name: str, row: bytes, meta: str, accuracy: float | None) -> None:
+        """Replace the fitted row of `name`, e.g. for another meta LLM. Raises UnknownExpert."""
+        with _database_errors("write to the registry"), Session(self._engine) as session:
+            record = session.get(_Expert, name)
+            if record is None:
+                raise UnknownExpert(f"no expert named {name!r} is registered")
+            record.row, record.meta, record.accuracy = row, meta, accuracy
+            session.commit()
+
+    def remove(self, name: str) -> None:
+        """Forget an expert and free its slot. Raises UnknownExpert."""
+        with _database_errors("write to the registry"), Session(self._engine) as session:
+            record = session.get(_Expert, name)
+            if record is None:
+                raise UnknownExpert(f"no expert named {name!r} is registered")
+            session.delete(record)
+            session.commit()
+
+
+@contextmanager
+def _database_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error)
+        raise RegistryError(f"could not {what}: {reason}") from error
+
+
+def _load(record: _Expert) -> RegisteredExpert:
+    return RegisteredExpert(
+        name=record.name,
+        slot=record.slot,
+        manifest=Manifest.model_validate(record.manifest),
+        row=record.row,
+        meta=record.meta,
+        accuracy=record.accuracy,
+        created=datetime.fromisoformat(record.created),
+    )

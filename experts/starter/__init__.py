@@ -1,0 +1,10 @@
+"""The starter experts: small ternary models that ship with Trivium, and how they were made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def arithmetic() -> Path:
+    """The folder of the arithmetic expert's manifest (entry point of `trivium.experts`)."""
+    return Path(__file__).parent / "arithmetic"

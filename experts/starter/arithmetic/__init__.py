@@ -1,0 +1,1 @@
+"""The arithmetic starter expert: its data, its training, its evaluation and its weights."""

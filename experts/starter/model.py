@@ -1,0 +1,40 @@
+"""The starter experts' shared architecture: a small plain Llama, every linear layer ternary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from experts.bitlinear import swap_linear_layers
+from experts.starter.tokenizer import MAX_LENGTH, SPECIAL_TOKENS, VOCAB_SIZE
+
+PAD_ID, END_ID = 0, 1
+
+
+def starter_config() -> Any:
+    """About 3 million ternary weights; heads of 64, every dimension a multiple of 64."""
+    assert SPECIAL_TOKENS[PAD_ID] == "<|pad|>"
+    assert SPECIAL_TOKENS[END_ID] == "<|end|>"
+    return LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=256,
+        intermediate_size=640,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=64,
+        max_position_embeddings=MAX_LENGTH,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=END_ID,
+        pad_token_id=PAD_ID,
+    )
+
+
+def new_model(seed: int) -> Any:
+    """An untrained starter model with `BitLinear` layers, in float32."""
+    torch.manual_seed(seed)
+    return swap_linear_layers(LlamaForCausalLM(starter_config()))

@@ -1,0 +1,1 @@
+"""Expert tokens: the vocabulary, fitting the head on a frozen meta LLM, the meta worker."""

@@ -1,0 +1,173 @@
+"""Reserve expert tokens in a checkpoint: a servable copy with K more vocabulary entries.
+
+Unchanged weight shards are hard-linked (copied where the file system cannot link); only the
+shards that hold the embedding or an untied lm_head are written anew, with K zero rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from router.vocabulary import DEFAULT_SLOTS, expert_token
+
+SUPPORTED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+GROWN = ("model.embed_tokens.weight", "lm_head.weight")
+"""Tensors with one row per vocabulary entry, `[vocabulary, hidden]`."""
+
+_COPIED = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+class ExpandError(ValueError):
+    """The checkpoint cannot be expanded; the message says why and what to do."""
+
+
+def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
+    """Write an expanded copy of the checkpoint folder `source` to `target` and return it.
+
+    `target` appears complete or not at all. Its config.json carries
+    `expert_tokens: {first_id, slots, fingerprint}`. Raises ExpandError for a checkpoint that is
+    not a supported safetensors checkpoint with a fast tokenizer.
+    """
+    config = _read_config(source)
+    first_id = int(config["vocab_size"])
+    staging = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    staging.mkdir(parents=True)
+    try:
+        _write_weights(source, staging, first_id, slots)
+        _write_tokenizer(source, staging, first_id, slots)
+        _write_config(config, staging, first_id, slots, fingerprint(source))
+        for name in _COPIED:
+            if (source / name).exists():
+                shutil.copyfile(source / name, staging / name)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def fingerprint(source: Path) -> str:
+    """16 hex digits that tell one checkpoint from another: its metadata, and samples of weights.
+
+    Hashes the configuration, tokenizer and chat template whole, and of each weight file its
+    size, its header and first data (1 MiB), so that a 70B checkpoint takes milliseconds.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (source / name).exists():
+            digest.update((source / name).read_bytes())
+    for path in sorted(source.glob("*.safetensors")):
+        digest.update(f"{path.name}:{path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(1 << 20))
+    return digest.hexdigest()[:16]
+
+
+def _read_config(source: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExpandError(f"{source} is not a checkpoint folder: it has no config.json") from None
+    except json.JSONDecodeError as error:
+        raise ExpandError(f"{source / 'config.json'} is not JSON: {error}") from None
+    architecture = (config.get("architectures") or ["none"])[0]
+    if architecture not in SUPPORTED:
+        raise ExpandError(
+            f"the meta LLM's architecture is {architecture}; supported: {', '.join(SUPPORTED)}"
+        )
+    if "expert_tokens" in config:
+        raise ExpandError(f"{source} has expert tokens already; expand the original checkpoint")
+    return config
+
+
+def _write_weights(source: Path, staging: Path, first_id: int, slots: int) -> None:
+    shards = sorted(source.glob("*.safetensors"))
+    if not shards:
+        raise ExpandError(f"{source} holds no .safetensors weights (pickled ones are refused)")
+    grown = set()
+    for shard in shards:
+        with safe_open(shard, framework="pt") as file:
+            names = [name for name in GROWN if name in file.keys()]  # noqa: SIM118
+        if names:
+            _grow_shard(shard, staging / shard.name, names, first_id, slots)
+            grown.update(names)
+        else:
+            _link(shard, staging / shard.name)
+    if GROWN[0] not in grown:
+        raise ExpandError(f"{source} holds no tensor named {GROWN[0]}")
+    index = source / "model.safetensors.index.json"
+    if index.exists():
+        shutil.copyfile(index, staging / index.name)
+
+
+def _grow_shard(shard: Path, target: Path, names: list[str], first_id: int, slots: int) -> None:
+    with safe_open(shard, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name in names:
+        weight = tensors[name]
+        if weight.shape[0] != first_id:
+            raise ExpandError(
+                f"{shard.name}: {name} has {weight.shape[0]} rows but config.json says"
+                f" vocab_size {first_id}"
+            )
+        rows = torch.zeros(slots, weight.shape[1], dtype=weight.dtype)
+        tensors[name] = torch.cat([weight, rows])
+    save_file(tensors, target, metadata=metadata or {"format": "pt"})
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write_tokenizer(source: Path, staging: Path, first_id: int, slots: int) -> None:
+    path = source / "tokenizer.json"
+    if not path.exists():
+        raise ExpandError(f"{source} has no tokenizer.json; save it with a fast tokenizer first")
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    added = tokenizer.setdefault("added_tokens", [])
+    known = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in added)]
+    # Ids must be contiguous; a vocabulary padded beyond its tokenizer gets filler names.
+    for token_id in range(max(known) + 1, first_id):
+        added.append(_special(token_id, f"<|unused_{token_id}|>"))
+    for slot in range(slots):
+        added.append(_special(first_id + slot, expert_token(slot)))
+    (staging / path.name).write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+
+
+def _special(token_id: int, content: str) -> dict[str, Any]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": token_id, "content": content, **flags, "special": True}
+
+
+def _write_config(
+    config: dict[str, Any], staging: Path, first_id: int, slots: int, source: str
+) -> None:
+    expanded = dict(config)
+    expanded["architectures"] = [f"ExpertToken{config['architectures'][0]}"]
+    expanded["vocab_size"] = first_id + slots
+    expanded["expert_tokens"] = {"first_id": first_id, "slots": slots, "fingerprint": source}
+    text = json.dumps(expanded, indent=2, ensure_ascii=False)
+    (staging / "config.json").write_text(text + "\n", encoding="utf-8")

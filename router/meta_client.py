@@ -1,0 +1,131 @@
+"""Client of a meta worker's own endpoints (`router/vllm_plugin/endpoints.py`). No torch."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from router.head import Floats, Head
+from router.vocabulary import ExpertVocabulary
+
+
+class MetaError(RuntimeError):
+    """The meta worker did not do what was asked; the message says what it answered."""
+
+
+@dataclass(frozen=True)
+class MetaInfo:
+    """What the meta worker says of itself."""
+
+    head_version: str
+    vocabulary: ExpertVocabulary
+    hidden_size: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What the meta wrote for one prompt, and the hidden state before each token.
+
+    Attributes:
+        tokens: the text of each token written.
+        states: `[len(tokens), hidden]` float32; row i is the state that led to token i.
+    """
+
+    tokens: tuple[str, ...]
+    states: Floats
+
+
+class MetaClient:
+    """One meta worker, by its base URL (without `/v1`)."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, model: str) -> None:
+        self._session, self._base, self._model = session, base_url, model
+
+    async def info(self) -> MetaInfo:
+        """Head version and layout. Raises MetaError."""
+        return _info(await self._call("GET", "/trivium/head"))
+
+    async def set_head(self, head: Head) -> MetaInfo:
+        """Replace the head in every rank of the worker. Raises MetaError."""
+        body = {
+            "version": head.version,
+            "safetensors": base64.b64encode(head.safetensors).decode(),
+        }
+        return _info(await self._call("PUT", "/trivium/head", body))
+
+    async def write(self, messages: Sequence[dict[str, str]], tokens: int) -> Written:
+        """Let the meta alone write up to `tokens` tokens (greedy). Raises MetaError.
+
+        If the last message is the assistant's, its text is continued.
+        """
+        key = uuid.uuid4().hex
+        continued = messages[-1]["role"] == "assistant"
+        answer = await self._call(
+            "POST",
+            "/v1/chat/completions",
+            {
+                "model": self._model,
+                "messages": list(messages),
+                "max_tokens": tokens,
+                "temperature": 0,
+                "logprobs": True,
+                "vllm_xargs": {"trivium_capture": key},
+                "add_generation_prompt": not continued,
+                "continue_final_message": continued,
+            },
+        )
+        captured = (await self._call("POST", "/trivium/captures", {"keys": [key]}))[0]
+        states = np.frombuffer(base64.b64decode(captured["data"]), dtype="<f4")
+        states = states.reshape(len(captured["positions"]), -1)
+        content = answer["choices"][0]["logprobs"]["content"]
+        return Written(tuple(item["token"] for item in content), states[: len(content)])
+
+    async def routed_to(
+        self, messages: Sequence[dict[str, str]], token_ids: Sequence[int]
+    ) -> int | None:
+        """The expert token the meta emits at once for `messages`, if any. Raises MetaError."""
+        continued = messages[-1]["role"] == "assistant"
+        answer = await self._call(
+            "POST",
+            "/v1/chat/completions",
+            {
+                "model": self._model,
+                "messages": list(messages),
+                "max_tokens": 1,
+                "temperature": 0,
+                "stop_token_ids": list(token_ids),
+                "vllm_xargs": {"trivium_experts": list(token_ids)},
+                "add_generation_prompt": not continued,
+                "continue_final_message": continued,
+            },
+        )
+        reason = answer["choices"][0].get("stop_reason")
+        return reason if isinstance(reason, int) and reason in token_ids else None
+
+    async def _call(self, method: str, path: str, body: Any = None) -> Any:
+        url = self._base + path
+        try:
+            async with self._session.request(method, url, json=body) as response:
+                if response.status != 200:
+                    text = (await response.text())[:300]
+                    raise MetaError(f"the meta worker answered {response.status}: {text}")
+                return await response.json()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            raise MetaError(f"the meta worker does not answer at {url}: {reason}") from None
+
+
+def _info(state: dict[str, Any]) -> MetaInfo:
+    return MetaInfo(
+        head_version=state["version"],
+        vocabulary=ExpertVocabulary(state["first_id"], state["slots"]),
+        hidden_size=state["hidden_size"],
+        fingerprint=state["fingerprint"],
+    )

@@ -1,0 +1,64 @@
+"""Per-request arguments of the gate, as they come in `vllm_xargs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Position = Literal["start", "anywhere"]
+
+EXPERTS, BIAS, POSITION, CAPTURE = (
+    "trivium_experts",
+    "trivium_bias",
+    "trivium_position",
+    "trivium_capture",
+)
+
+
+@dataclass(frozen=True)
+class GateArguments:
+    """What one request allows.
+
+    Attributes:
+        tokens: ids of the expert tokens that may be chosen.
+        bias: added to each of those experts' log-odds.
+        position: only for the first token, or for any.
+        capture: key under which to keep this request's hidden states, if any.
+    """
+
+    tokens: tuple[int, ...]
+    bias: tuple[float, ...]
+    position: Position
+    capture: str | None
+
+
+def parse_arguments(extra: Mapping[str, Any] | None) -> GateArguments | None:
+    """The gate's arguments in `extra`, or None for a plain request.
+
+    Checks their form only: vLLM calls this in the front end, where a ValueError becomes an HTTP
+    400, before the engine sees the request. In the engine an exception would end the worker.
+    """
+    extra = extra or {}
+    if not any(key in extra for key in (EXPERTS, BIAS, POSITION, CAPTURE)):
+        return None
+    tokens = _numbers(extra, EXPERTS, int)
+    bias = _numbers(extra, BIAS, (int, float)) or [0.0] * len(tokens)
+    if len(bias) != len(tokens):
+        raise ValueError(f"{BIAS} needs one number for each id in {EXPERTS}")
+    position = extra.get(POSITION, "anywhere")
+    if position not in ("start", "anywhere"):
+        raise ValueError(f"{POSITION} is 'start' or 'anywhere', not {position!r}")
+    capture = extra.get(CAPTURE)
+    if capture is not None and not isinstance(capture, str):
+        raise ValueError(f"{CAPTURE} is a string")
+    return GateArguments(tuple(tokens), tuple(map(float, bias)), position, capture)
+
+
+def _numbers(extra: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> list[Any]:
+    values = extra.get(key, [])
+    if not isinstance(values, list) or not all(
+        isinstance(value, kind) and not isinstance(value, bool) for value in values
+    ):
+        raise ValueError(f"{key} is a list of numbers")
+    return values

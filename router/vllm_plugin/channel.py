@@ -1,0 +1,42 @@
+"""What one engine step hands from the model class to the gate, inside one worker process.
+
+vLLM calls `compute_logits` and then, for the same rows in the same order, the logits
+processors. The model leaves its scores here; the gate picks them up. Nothing else may.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import torch
+
+MAX_CAPTURED_REQUESTS = 4096
+
+
+@dataclass
+class Channel:
+    """The last step's rows, and hidden states kept for requests that asked for theirs."""
+
+    hidden: torch.Tensor | None = None
+    """`[rows, hidden]`: the last hidden state of each request in the batch."""
+    scores: torch.Tensor | None = None
+    """`[rows, slots]` float32: h·row of each expert, without the bias."""
+    bias: torch.Tensor | None = None
+    """`[slots, 2]` float32: to be added at the first token, and at later ones."""
+    captures: OrderedDict[str, dict[int, torch.Tensor]] = field(default_factory=OrderedDict)
+    """Capture key → number of tokens written before → hidden state `[hidden]` float32, CPU."""
+
+    def capture(self, key: str, position: int, hidden: torch.Tensor) -> None:
+        """Keep a hidden state; a later one for the same position replaces it (chunked prefill)."""
+        self.captures.setdefault(key, {})[position] = hidden.detach().float().cpu()
+        while len(self.captures) > MAX_CAPTURED_REQUESTS:
+            self.captures.popitem(last=False)
+
+    def take(self, key: str) -> dict[int, torch.Tensor]:
+        """Hand over and forget what was captured under `key`."""
+        return self.captures.pop(key, {})
+
+
+CHANNEL = Channel()
+"""One engine a process (vLLM's own rule), hence one channel."""

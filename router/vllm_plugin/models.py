@@ -1,0 +1,86 @@
+"""Meta LLM classes for vLLM: a mixin that scores the expert tokens beside the logits.
+
+The head is not part of `lm_head`: the CPU build repacks that matrix at load, and tensor
+parallelism shards it. The rows live beside the model and are replaced between two steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.model_executor.models.llama import LlamaForCausalLM
+from vllm.model_executor.models.mistral import MistralForCausalLM
+from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
+from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
+
+from router.vllm_plugin.channel import CHANNEL
+
+
+class ExpertTokenMixin:
+    """Adds the expert-token head to a `…ForCausalLM` of vLLM.
+
+    The score of slot k for a hidden state h is h·row_k; with the bias of its position it is the
+    log-odds of "expert k writes on" against "no expert does" (`router.head`). In the logits the
+    expert tokens' columns are -inf, so that log-probabilities and plain clients never see them;
+    the gate (`gate.py`) raises the winner.
+    """
+
+    expert_rows: torch.Tensor
+    """`[slots, hidden]` float32."""
+    expert_bias: torch.Tensor
+    """`[slots, 2]` float32: at the first token, at later ones; -inf where the slot is unused."""
+    expert_head_version: str
+    """Version of the head in use; empty before the first push."""
+    expert_first_id: int
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        config = vllm_config.model_config.hf_config
+        layout = config.expert_tokens
+        self.expert_first_id = int(layout["first_id"])
+        slots = int(layout["slots"])
+        self.expert_rows = torch.zeros(slots, config.hidden_size, dtype=torch.float32)
+        self.expert_bias = torch.full((slots, 2), float("-inf"), dtype=torch.float32)
+        self.expert_head_version = ""
+
+    def set_expert_head(self, rows: torch.Tensor, bias: torch.Tensor, version: str) -> None:
+        """Replace the whole head. Shapes `[slots, hidden]` and `[slots, 2]`."""
+        if rows.shape != self.expert_rows.shape or bias.shape != self.expert_bias.shape:
+            raise ValueError(
+                f"the head is {tuple(rows.shape)}, this meta LLM's is"
+                f" {tuple(self.expert_rows.shape)}"
+            )
+        device = self.expert_rows.device
+        self.expert_rows = rows.to(device, torch.float32)
+        self.expert_bias = bias.to(device, torch.float32)
+        self.expert_head_version = version
+
+    def compute_logits(self, hidden_states: torch.Tensor, *args: Any) -> torch.Tensor | None:
+        """Logits `[rows, vocabulary + slots]` with expert columns at -inf; scores to the gate."""
+        logits: torch.Tensor | None = super().compute_logits(  # type: ignore[misc]
+            hidden_states, *args
+        )
+        if logits is None:  # another tensor-parallel rank samples
+            return None
+        CHANNEL.hidden = hidden_states
+        CHANNEL.scores = torch.nn.functional.linear(hidden_states.float(), self.expert_rows)
+        CHANNEL.bias = self.expert_bias
+        logits[:, self.expert_first_id :] = float("-inf")
+        return logits
+
+
+class ExpertTokenLlamaForCausalLM(ExpertTokenMixin, LlamaForCausalLM):
+    pass
+
+
+class ExpertTokenMistralForCausalLM(ExpertTokenMixin, MistralForCausalLM):
+    pass
+
+
+class ExpertTokenQwen2ForCausalLM(ExpertTokenMixin, Qwen2ForCausalLM):
+    pass
+
+
+class ExpertTokenQwen3ForCausalLM(ExpertTokenMixin, Qwen3ForCausalLM):
+    pass

@@ -1,0 +1,174 @@
+"""Routes of the OpenAI-compatible API, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.dispatch import Dispatcher
+from server.encode import Answer, fold, sse
+from server.errors import BadRequest, NotReady, UnknownModel
+from server.events import Event
+from server.legs import AUTO, META
+from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
+from server.snapshot import Endpoint, SnapshotHolder
+from server.wire import EventStream, json_response, until_disconnect
+
+
+@dataclass(frozen=True)
+class Health:
+    """States in words, e.g. "starting", "live", "failed". `experts`: every registered one."""
+
+    meta: str
+    experts: Mapping[str, str] = field(default_factory=dict)
+
+
+class StatusProvider(Protocol):
+    """Who knows how the workers are."""
+
+    def health(self) -> Health: ...
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the routes need; `app.state.services` holds it."""
+
+    snapshots: SnapshotHolder
+    dispatcher: Dispatcher
+    status: StatusProvider
+    version: str
+    started: int
+    """Unix time (s); the models' `created`."""
+
+
+def api_router() -> APIRouter:
+    """The routes. The app must put a `Services` into `app.state.services`."""
+    router = APIRouter()
+    router.add_api_route(
+        "/v1/chat/completions",
+        chat_completions,
+        methods=["POST"],
+        response_model=None,
+        responses={200: {"model": ChatCompletion, "content": {"text/event-stream": {}}}},
+    )
+    router.add_api_route("/v1/models", list_models, methods=["GET"])
+    router.add_api_route("/v1/models/{model:path}", get_model, methods=["GET"])
+    router.add_api_route("/health", health, methods=["GET"], response_model=None)
+    router.add_api_route("/version", version, methods=["GET"])
+    return router
+
+
+def _services(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+# ---------------------------------------------------------------- chat
+
+
+async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+    """An answer that one or several models write, streamed or in one piece."""
+    services = _services(request)
+    _check_names(body, services)
+    events, answer = services.dispatcher.run(body), Answer.to(body)
+    if not body.stream:
+        async with aclosing(events):
+            whole = await until_disconnect(request.receive, fold(events, answer))
+        return json_response(whole.model_dump(exclude_unset=True))
+    try:
+        seen = await until_disconnect(request.receive, _first_visible(events))
+    except BaseException:
+        await events.aclose()
+        raise
+    return EventStream(sse(_replayed(seen, events), answer), events)
+
+
+async def _first_visible(events: AsyncGenerator[Event, None]) -> list[Event]:
+    """Events up to the first that the client will see. Raises the error of a `Failed`."""
+    seen: list[Event] = []
+    async for event in events:
+        if event.kind == "failed":
+            raise event.error
+        seen.append(event)
+        if event.kind != "routed":
+            break
+    return seen
+
+
+async def _replayed(seen: list[Event], events: AsyncGenerator[Event, None]) -> AsyncIterator[Event]:
+    for event in seen:
+        yield event
+    async for event in events:
+        yield event
+
+
+def _check_names(body: ChatCompletionRequest, services: Services) -> None:
+    """Names in the request must be known. Raises BadRequest, UnknownModel or NotReady."""
+    live = {expert.name for expert in services.snapshots.current.experts}
+    registered = services.status.health().experts
+    options = body.options
+    _check_experts(options.experts or (), {*live, *registered}, "trivium.experts")
+    _check_experts(options.bias or (), {*live, *registered}, "trivium.bias")
+    name = body.model.removeprefix(f"{AUTO}/")
+    if name != body.model and name in registered and name not in live:
+        raise NotReady(f"the expert {name!r} is not up: {registered[name]}", param="model")
+
+
+def _check_experts(names: Collection[str], known: Collection[str], param: str) -> None:
+    for name in names:
+        if name not in known:
+            have = ", ".join(sorted(known)) or "none"
+            raise BadRequest(f"no expert is named {name!r}; there are: {have}", param=param)
+
+
+# ---------------------------------------------------------------- models, health, version
+
+
+async def list_models(request: Request) -> ModelList:
+    """The model that routes by itself, and those that a client may pin."""
+    return ModelList(data=list(_models(_services(request)).values()))
+
+
+async def get_model(model: str, request: Request) -> Model:
+    """One model. Its id may hold a slash."""
+    found = _models(_services(request)).get(model)
+    if found is None:
+        raise UnknownModel(f"the model {model!r} does not exist", param="model")
+    return found
+
+
+def _models(services: Services) -> dict[str, Model]:
+    snapshot = services.snapshots.current
+    served: dict[str, Endpoint | None] = {AUTO: snapshot.meta, f"{AUTO}/{META}": snapshot.meta}
+    served |= {f"{AUTO}/{expert.name}": expert.endpoint for expert in snapshot.experts}
+    return {
+        name: Model(
+            id=name,
+            created=services.started,
+            max_model_len=endpoint.max_model_len if endpoint else None,
+        )
+        for name, endpoint in served.items()
+    }
+
+
+async def health(request: Request) -> Response:
+    """200 as soon as the meta LLM can answer, 503 before; and the state of every model."""
+    services = _services(request)
+    up, states = services.snapshots.current.meta is not None, services.status.health()
+    body: dict[str, Any] = {
+        "status": "ok" if up else "starting",
+        "meta": states.meta,
+        "experts": dict(states.experts),
+    }
+    return json_response(body) if up else json_response(body, 503, {"Retry-After": "5"})
+
+
+async def version(request: Request) -> dict[str, str]:
+    """Trivium's version."""
+    return {"version": _services(request).version}

@@ -1,0 +1,117 @@
+"""The one typed event stream: what workers say, what the client gets, streamed or folded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from server.errors import TriviumError
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text of one choice. `logprobs` is OpenAI's object for its tokens, passed on as is."""
+
+    text: str
+    choice: int = 0
+    logprobs: Mapping[str, Any] | None = None
+    kind: Literal["text"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class RawDelta:
+    """Parts of a delta that are not plain text (tool calls, reasoning, …), passed on as is."""
+
+    fields: Mapping[str, Any]
+    choice: int = 0
+    logprobs: Mapping[str, Any] | None = None
+    kind: Literal["raw"] = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The meta LLM chose `expert`, which writes on from here. Not shown to the client."""
+
+    expert: str
+    choice: int = 0
+    kind: Literal["routed"] = "routed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One choice is complete. From a worker, `stop_reason` may be a token id or a stop string."""
+
+    finish_reason: str
+    stop_reason: int | str | None = None
+    choice: int = 0
+    kind: Literal["finished"] = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens spent: by a worker's leg so far (cumulative), or by the whole request at its end."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    kind: Literal["usage"] = "usage"
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            _add(self.cached_tokens, other.cached_tokens),
+            _add(self.reasoning_tokens, other.reasoning_tokens),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One leg of one choice: which model wrote which part of the answer, and when.
+
+    `start` and `end` are characters of the choice's text; times are ms since the request began.
+    `token_id` and `probability` are the expert token that led here and the meta LLM's
+    probability for it, where known.
+    """
+
+    model: str
+    choice: int
+    start: int
+    end: int
+    start_ms: float
+    end_ms: float
+    tokens: int
+    outcome: Literal["finished", "handoff", "failed"]
+    token_id: int | None = None
+    probability: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """Every segment of the request, once, at its end."""
+
+    segments: tuple[Segment, ...]
+    kind: Literal["traced"] = "traced"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request cannot be completed; nothing follows."""
+
+    error: TriviumError
+    kind: Literal["failed"] = "failed"
+
+
+WorkerEvent = TextDelta | RawDelta | Finished | Usage
+"""What a worker's stream is made of."""
+
+Event = TextDelta | RawDelta | Routed | Finished | Usage | Traced | Failed
+"""What an answer is made of: deltas, one `Finished` a choice, then `Usage` and `Traced`; or it
+ends early with `Failed`."""
+
+
+def _add(a: int | None, b: int | None) -> int | None:
+    return b if a is None else a if b is None else a + b

@@ -1,0 +1,341 @@
+"""The pure state machine of one choice: which model writes next, and what the client sees.
+
+    decision ──> whole at expert ──> whole at meta            (tools, grammars)
+    text at meta ──expert token──> text at expert ──> finish
+         ^                              │ failure
+         └────────── resume at meta, that expert's token masked
+
+"Home" is the model that begins and that answers are resumed at: the meta LLM, or the model that
+the client pinned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from server.errors import ContextTooLong, TriviumError, UpstreamRejected
+from server.events import (
+    Event,
+    Failed,
+    Finished,
+    RawDelta,
+    Routed,
+    Segment,
+    TextDelta,
+    Usage,
+    WorkerEvent,
+)
+from server.legs import Leg, Plan, Target
+from server.snapshot import LiveExpert
+from server.stops import SeamStops
+
+MAX_FAILURES = 3
+"""Legs that may fail in one choice before it is given up."""
+
+
+@dataclass(frozen=True)
+class LegEnded:
+    """The worker's stream is complete (a `Finished` came)."""
+
+    kind: Literal["leg_ended"] = "leg_ended"
+
+
+@dataclass(frozen=True)
+class LegFailed:
+    """The worker's stream failed, before or after its first event."""
+
+    error: TriviumError
+    kind: Literal["leg_failed"] = "leg_failed"
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Pass `event` on."""
+
+    event: Event
+
+
+@dataclass(frozen=True)
+class StartLeg:
+    """Leave the current leg, if any, and start this one."""
+
+    leg: Leg
+
+
+@dataclass(frozen=True)
+class Done:
+    """This choice is over; leave the current leg."""
+
+
+Action = Emit | StartLeg | Done
+
+
+@dataclass
+class _Progress:
+    """The current leg and what has come of it so far."""
+
+    leg: Leg
+    start: int
+    since: float
+    token_id: int | None = None
+    """The expert token that led here, and the meta LLM's probability for it."""
+    probability: float | None = None
+    usage: Usage | None = None
+    deltas: int = 0
+    finish: Finished | None = None
+    next_probability: float | None = None
+    """Probability of the expert token that this leg ends with."""
+
+    def tokens(self) -> int:
+        """Tokens of the answer that this leg wrote; the expert token is none of them."""
+        if self.leg.purpose == "decision":
+            return 0
+        if self.usage is None:
+            return self.deltas
+        return self.usage.completion_tokens - (self.chosen() is not None)
+
+    def chosen(self) -> LiveExpert | None:
+        """The expert whose token ended this leg."""
+        finish = self.finish
+        if finish is None or finish.finish_reason != "stop":
+            return None
+        return next((e for e in self.leg.experts if e.token_id == finish.stop_reason), None)
+
+
+class Handoff:
+    """One choice of one request. Times are seconds of any monotonic clock."""
+
+    _now: _Progress
+
+    def __init__(self, plan: Plan, choice: int = 0, began: float = 0.0) -> None:
+        self._plan = plan
+        self._choice = choice
+        self._began = began
+        stops = () if plan.structured else plan.stops
+        self._stops = SeamStops(stops, include=plan.include_stop)
+        self._text = ""
+        """All text written so far, held back or sent: what the next model continues."""
+        self._sent = 0
+        self._spent = 0
+        self._resumable = True
+        self._lost: set[str] = set()
+        """Experts that failed; their tokens are masked from then on."""
+        self._failures = 0
+        self._prompt: Usage | None = None
+        self._rest = Usage()
+        self._segments: list[Segment] = []
+
+    # ------------------------------------------------------------ what came of it
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Legs so far, clipped to the text that the client sees."""
+        end = len(self._text)
+        return tuple(
+            replace(s, start=min(s.start, end), end=min(s.end, end)) for s in self._segments
+        )
+
+    @property
+    def prompt(self) -> Usage:
+        """Tokens of the first leg's prompt, which all choices of a request share."""
+        return self._prompt or Usage()
+
+    @property
+    def rest(self) -> Usage:
+        """All other tokens: completions, and the prompts of further legs."""
+        return self._rest
+
+    # ------------------------------------------------------------ the machine
+
+    def start(self, now: float) -> list[Action]:
+        """The first leg."""
+        leg = self._leg_at_home()
+        if self._plan.structured and leg.experts:
+            return self._begin(replace(leg, purpose="decision", max_tokens=1), now)
+        return self._begin(leg, now)
+
+    def on(self, event: WorkerEvent | LegEnded | LegFailed, now: float) -> list[Action]:
+        """What to do about an event of the current leg."""
+        match event:
+            case TextDelta():
+                return self._on_text(event, now)
+            case RawDelta():
+                return self._on_raw(event)
+            case Usage():
+                self._now.usage = event
+            case Finished():
+                self._now.finish = event
+            case LegEnded():
+                return self._on_end(now)
+            case LegFailed():
+                return self._on_failure(event.error, now)
+        return []
+
+    def _on_text(self, delta: TextDelta, now: float) -> list[Action]:
+        logprobs = self._logprobs(delta.logprobs)
+        if self._now.leg.purpose == "decision":
+            return []
+        self._now.deltas += 1
+        self._text += delta.text
+        if self._now.leg.purpose == "whole":
+            self._resumable = False
+        sent, stop = self._stops.push(delta.text)
+        actions = self._emit_text(sent, logprobs)
+        if stop is None:
+            return actions
+        self._text = self._text[: self._sent]
+        self._close_leg("finished", now)
+        return [*actions, *self._done("stop", stop)]
+
+    def _on_raw(self, delta: RawDelta) -> list[Action]:
+        if self._now.leg.purpose == "decision":
+            return []
+        self._now.deltas += 1
+        self._resumable = False
+        logprobs = self._logprobs(delta.logprobs)
+        return [Emit(RawDelta(delta.fields, self._choice, logprobs))]
+
+    def _on_end(self, now: float) -> list[Action]:
+        finish, expert = self._now.finish, self._now.chosen()
+        assert finish is not None, "a worker's stream ended well without a finish reason"
+        if expert is not None:
+            return self._hand_over(expert, now)
+        if self._now.leg.purpose == "decision":
+            return self._begin(self._leg_at_home(), now)
+        rest = self._emit_text(self._stops.flush())
+        self._close_leg("finished", now)
+        return [*rest, *self._done(finish.finish_reason, finish.stop_reason)]
+
+    def _hand_over(self, expert: LiveExpert, now: float) -> list[Action]:
+        probability = self._now.next_probability
+        self._close_leg("handoff", now)
+        self._stops.seam()
+        target = Target(expert.name, expert.endpoint)
+        leg = replace(self._leg_at_home(), target=target, at_home=False, experts=())
+        begin = self._begin(leg, now)
+        self._now.token_id, self._now.probability = expert.token_id, probability
+        return [Emit(Routed(expert.name, self._choice)), *begin]
+
+    def _on_failure(self, error: TriviumError, now: float) -> list[Action]:
+        leg, first = self._now.leg, not self._segments
+        too_long = isinstance(error, ContextTooLong)
+        if too_long and leg.max_tokens is not None and not first:
+            # Without a limit the worker writes to the end of its context, which is nearer.
+            self._now.leg = replace(leg, max_tokens=None)
+            return [StartLeg(self._now.leg)]
+        self._close_leg("failed", now, error.message)
+        full = (too_long and leg.at_home and self._text) or self._remaining() == 0
+        if full and self._resumable:
+            return [*self._emit_text(self._stops.flush()), *self._done("length", None)]
+        if self._beyond_help(error, first):
+            return [Emit(Failed(error)), Done()]
+        self._stops.seam()
+        return self._begin(self._leg_at_home(), now)
+
+    def _beyond_help(self, error: TriviumError, first: bool) -> bool:
+        """Count a failed leg; True if the choice cannot go on."""
+        self._failures += 1
+        if self._failures >= MAX_FAILURES or not self._resumable:
+            return True
+        if not self._now.leg.at_home:
+            self._lost.add(self._now.leg.target.name)
+            return False
+        return isinstance(error, UpstreamRejected) or (first and not self._text)
+
+    # ------------------------------------------------------------ legs
+
+    def _leg_at_home(self) -> Leg:
+        """Home continues from all text so far, and may call any expert that is not lost."""
+        plan, text = self._plan, self._text
+        start = plan.structured or plan.position == "start"
+        allowed = () if start and text else plan.experts
+        return Leg(
+            plan.home,
+            "whole" if plan.structured else "text",
+            choice=self._choice,
+            prefix=text,
+            max_tokens=self._remaining(),
+            spent=self._spent,
+            experts=tuple(e for e in allowed if e.name not in self._lost),
+            position="start" if start else "anywhere",
+        )
+
+    def _begin(self, leg: Leg, now: float) -> list[Action]:
+        if leg.purpose == "whole":
+            leg = replace(leg, experts=())
+        self._now = _Progress(leg, len(self._text), now)
+        return [StartLeg(leg)]
+
+    def _close_leg(
+        self,
+        outcome: Literal["finished", "handoff", "failed"],
+        now: float,
+        error: str | None = None,
+    ) -> None:
+        """Account for the current leg: tokens, usage, and its segment of the trace."""
+        leg, tokens = self._now, self._now.tokens()
+        self._spent += tokens
+        used = replace(leg.usage or Usage(), completion_tokens=tokens)
+        prompt = replace(used, completion_tokens=0, reasoning_tokens=None)
+        if self._prompt is None and leg.usage is not None:
+            self._prompt = prompt
+            self._rest += replace(used, prompt_tokens=0, cached_tokens=None)
+        else:
+            self._rest += used
+        self._segments.append(
+            Segment(
+                model=leg.leg.target.name,
+                choice=self._choice,
+                start=leg.start,
+                end=len(self._text),
+                start_ms=self._ms(leg.since),
+                end_ms=self._ms(now),
+                tokens=tokens,
+                outcome=outcome,
+                token_id=leg.token_id,
+                probability=leg.probability,
+                error=error,
+            )
+        )
+
+    # ------------------------------------------------------------ small things
+
+    def _emit_text(self, text: str, logprobs: Mapping[str, Any] | None = None) -> list[Action]:
+        self._sent += len(text)
+        if not text and not logprobs:
+            return []
+        return [Emit(TextDelta(text, self._choice, logprobs))]
+
+    def _done(self, reason: str, stop_reason: int | str | None) -> list[Action]:
+        return [Emit(Finished(reason, stop_reason, self._choice)), Done()]
+
+    def _logprobs(self, logprobs: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Without the entry of the expert token, which is not part of the answer."""
+        if not logprobs:
+            return None
+        content: Sequence[Mapping[str, Any]] = logprobs.get("content") or ()
+        if content and self._now.chosen() is not None:
+            logprob = float(content[-1].get("logprob", 0.0))
+            self._now.next_probability = math.exp(min(0.0, logprob))
+            content = content[:-1]
+            logprobs = {**logprobs, "content": content}
+        return logprobs if self._plan.logprobs and content else None
+
+    def _remaining(self) -> int | None:
+        budget = self._plan.budget
+        return None if budget is None else max(0, budget - self._spent)
+
+    def _ms(self, at: float) -> float:
+        return round((at - self._began) * 1000, 3)
+
+
+def total_usage(choices: Sequence[Handoff]) -> Usage:
+    """Usage of a request: the shared prompt once, and everything else of every choice."""
+    return sum((c.rest for c in choices), start=max((c.prompt for c in choices), key=_prompt_size))
+
+
+def _prompt_size(usage: Usage) -> int:
+    return usage.prompt_tokens

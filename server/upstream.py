@@ -1,0 +1,235 @@
+"""Client of one worker: an OpenAI-compatible chat request in, typed events out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+
+from server.errors import (
+    ContextTooLong,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamRejected,
+    UpstreamTimeout,
+)
+from server.events import Finished, RawDelta, TextDelta, Usage, WorkerEvent
+from server.snapshot import Endpoint
+from server.sse import EventTooLarge, SSEParser
+
+MAX_MESSAGE = 1000
+MAX_ERROR_BYTES = 64 * 1024
+PASSED_STATUSES = frozenset({400, 409, 413, 422, 429})
+"""A worker's 4xx that is the client's affair; the others (401, 404, …) are faults of ours."""
+
+_CONTEXT = re.compile(r"context.length|max_model_len|maximum model length|context window", re.I)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+log = logging.getLogger(__name__)
+
+
+class ChatUpstream(Protocol):
+    """What dispatch needs of the workers."""
+
+    def stream_chat(
+        self, endpoint: Endpoint, body: Mapping[str, Any]
+    ) -> AsyncGenerator[WorkerEvent, None]:
+        """Events of one answer with one choice. Ends normally only after a `Finished`.
+
+        `Finished` comes just before the delta of its own chunk; `Usage` is cumulative. Closing
+        the generator closes the connection, so that the worker aborts the request.
+
+        Raises UpstreamError.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds: to connect, between two reads, and for what follows the finish reason."""
+
+    connect: float = 5.0
+    read: float = 300.0
+    tail: float = 2.0
+    close: float = 0.05
+    """For the end of the body after `[DONE]`, so that the connection can be used again."""
+
+
+class Upstream:
+    """ChatUpstream over one aiohttp session, which the application's lifespan owns."""
+
+    def __init__(self, session: aiohttp.ClientSession, timeouts: Timeouts | None = None) -> None:
+        self._session = session
+        self._timeouts = timeouts or Timeouts()
+        self._client_timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._timeouts.connect, sock_read=self._timeouts.read
+        )
+
+    async def stream_chat(
+        self, endpoint: Endpoint, body: Mapping[str, Any]
+    ) -> AsyncGenerator[WorkerEvent, None]:
+        """See ChatUpstream. `body` is sent as it is, so it must ask for a stream."""
+        with _upstream_errors(endpoint):
+            async with self._session.post(
+                f"{endpoint.base_url}/chat/completions",
+                data=json.dumps(body).encode(),
+                headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
+                timeout=self._client_timeout,
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200:
+                    raise await _refusal(response)
+                async for event in self._events(response.content):
+                    yield event
+
+    async def _events(self, content: aiohttp.StreamReader) -> AsyncGenerator[WorkerEvent, None]:
+        """Parse up to `[DONE]`. Once the finish reason is known, a broken tail does no harm."""
+        parser, finished = SSEParser(), False
+        while chunk := await self._read(content, self._timeouts.tail if finished else None):
+            for data in parser.feed(chunk):
+                if data == b"[DONE]" and finished:
+                    await self._read(content, self._timeouts.close)
+                    return
+                try:
+                    for event in parse_event(data):
+                        finished = finished or event.kind == "finished"
+                        yield event
+                except UpstreamError:
+                    if not finished:
+                        raise
+        if not finished:
+            raise UpstreamFailed("the model's stream was cut before the end of the answer")
+
+    async def _read(self, content: aiohttp.StreamReader, patience: float | None) -> bytes:
+        """Bytes as they come; b"" at the end, or when `patience` (s) is given and runs out."""
+        if patience is None:
+            return await content.readany()
+        try:
+            return await asyncio.wait_for(content.readany(), patience)
+        except (TimeoutError, aiohttp.ClientError):
+            return b""
+
+
+def parse_event(data: bytes) -> Iterator[WorkerEvent]:
+    """Events of one `chat.completion.chunk`: usage first, then finish, then delta.
+
+    Raises UpstreamError for an error event, and for data that is no chunk.
+    """
+    chunk = _load(data)
+    if chunk.get("error"):
+        raise worker_error(chunk["error"], status=None)
+    try:
+        if chunk.get("usage"):
+            yield _usage(chunk["usage"])
+        for choice in (chunk.get("choices") or [])[:1]:
+            yield from _choice(choice)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UpstreamFailed("the model's server sent an event that is no chat chunk") from None
+
+
+def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
+    """`Finished` comes before the delta of its own chunk: it says how to take its last token."""
+    delta, logprobs = choice.get("delta") or {}, choice.get("logprobs")
+    reason, text = choice.get("finish_reason"), delta.get("content")
+    if text is not None and not isinstance(text, str):
+        raise TypeError("content is no text")
+    if reason in ("abort", "error"):
+        raise UpstreamFailed("the model's server gave up in the middle of the answer")
+    if reason is not None:
+        yield Finished(str(reason), choice.get("stop_reason"))
+    fields = {k: v for k, v in delta.items() if k not in ("content", "role") and v}
+    if fields:
+        yield RawDelta(fields, logprobs=None if text else logprobs)
+    if text or (logprobs and not fields):
+        yield TextDelta(text or "", logprobs=logprobs)
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    prompt, completion = (
+        usage.get("prompt_tokens_details") or {},
+        usage.get("completion_tokens_details") or {},
+    )
+    return Usage(
+        int(usage.get("prompt_tokens") or 0),
+        int(usage.get("completion_tokens") or 0),
+        prompt.get("cached_tokens"),
+        completion.get("reasoning_tokens"),
+    )
+
+
+def _load(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`, with lone surrogates replaced: they cannot be sent on."""
+    try:
+        chunk = json.loads(data)
+        if _SURROGATE.search(data):
+            whole = json.dumps(chunk, ensure_ascii=False).encode("utf-8", "replace")
+            chunk = json.loads(whole)
+    except (ValueError, RecursionError):
+        raise UpstreamFailed("the model's server sent an event that is not JSON") from None
+    if not isinstance(chunk, dict):
+        raise UpstreamFailed("the model's server sent an event that is no chat chunk")
+    return chunk
+
+
+def worker_error(error: Any, status: int | None) -> UpstreamError:
+    """The exception for a worker's error object; `status` None: it came inside a stream."""
+    fields: Mapping[str, Any] = error if isinstance(error, dict) else {"message": error}
+    code, param = fields.get("code"), fields.get("param")
+    if status is None:
+        status = (
+            code if isinstance(code, int) else 400 if code == "context_length_exceeded" else 500
+        )
+    message = _clean(fields.get("message"))
+    if status not in PASSED_STATUSES:
+        return UpstreamFailed(f"the model's server failed with status {status}")
+    param = param if isinstance(param, str) else None
+    if code == "context_length_exceeded" or (status == 400 and _CONTEXT.search(message)):
+        return ContextTooLong(message, param=param)
+    return UpstreamRejected(message, status=status, param=param)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
+    """The exception for an answer that is not 200, whatever its body is."""
+    raw = b""
+    while len(raw) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+        raw += chunk
+    try:
+        body = json.loads(raw)
+        error = body.get("error", body) if isinstance(body, dict) else None
+    except (ValueError, RecursionError):
+        error = None
+    log.warning("worker answered %d: %s", response.status, _clean(raw.decode("utf-8", "replace")))
+    return worker_error(error, response.status)
+
+
+def _clean(message: object) -> str:
+    """One line of a worker's message, fit to be shown to a client."""
+    text = message if isinstance(message, str) else "the model's server refused the request"
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
+
+
+@contextmanager
+def _upstream_errors(endpoint: Endpoint) -> Iterator[None]:
+    """Our exceptions for aiohttp's. The address goes to the log, not into the message."""
+    try:
+        yield
+    except (TimeoutError, aiohttp.ServerTimeoutError) as error:
+        log.warning("worker %s: %r", endpoint.base_url, error)
+        raise UpstreamTimeout("the model's server did not answer in time") from error
+    except aiohttp.ClientConnectorError as error:
+        log.warning("worker %s: %r", endpoint.base_url, error)
+        raise UpstreamFailed("the model's server cannot be reached") from error
+    except (aiohttp.ClientError, OSError) as error:
+        log.warning("worker %s: %r", endpoint.base_url, error)
+        raise UpstreamFailed("the connection to the model's server broke") from error
+    except EventTooLarge as error:
+        log.warning("worker %s: %s", endpoint.base_url, error)
+        raise UpstreamFailed("the model's server sent an event that is too large") from error

@@ -1,0 +1,177 @@
+"""The HTTP edge: request ids, error responses, and answers that end when the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import TriviumError, error_body, http_headers, http_status, openai_error
+
+T = TypeVar("T")
+
+REQUEST_ID = "x-request-id"
+
+log = logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody reads an answer."""
+
+
+def to_json(content: Any) -> bytes:
+    """JSON in UTF-8; what cannot be encoded is replaced, so that an answer always goes out."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def json_response(
+    content: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    return Response(to_json(content), status, headers, media_type="application/json")
+
+
+# ---------------------------------------------------------------- errors and request ids
+
+
+def install_edge(app: FastAPI) -> None:
+    """Give `app` OpenAI's error bodies for every error, and an `x-request-id` on every answer.
+
+    Middleware that is added to `app` must be plain ASGI: Starlette's BaseHTTPMiddleware hides
+    the client's disconnect.
+    """
+    app.add_middleware(RequestIds)
+    app.add_exception_handler(TriviumError, _on_our_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientGone, _on_client_gone)
+
+
+class RequestIds:
+    """Gives each request an id, and the last resort: an exception nobody caught becomes a 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id, started = f"req_{uuid.uuid4().hex}", False
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            log.exception("%s: %s %s failed", request_id, scope["method"], scope["path"])
+            if started:
+                raise
+            await json_response(error_body(error), 500)(scope, receive, send_with_id)
+
+
+async def _on_our_error(_request: Request, error: Exception) -> Response:
+    return json_response(error_body(error), http_status(error), http_headers(error))
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    """400 for a body that fails validation: the first fault, and the field it is in."""
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    place = [str(part) for part in fault["loc"] if part != "body"]
+    if fault["type"] == "json_invalid":
+        message, param = "the request body is not valid JSON", None
+    elif not place and fault["type"] in ("missing", "model_attributes_type"):
+        message = "the request needs a JSON object as its body (Content-Type: application/json)"
+        param = None
+    else:
+        param = ".".join(place) or None
+        reason = fault["msg"].removeprefix("Value error, ")
+        message = f"{param}: {reason}" if param else reason
+    return json_response(openai_error(message, type="invalid_request_error", param=param), 400)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """404, 405 and the like, as raised by the framework."""
+    assert isinstance(error, HTTPException)
+    message = {
+        404: f"there is nothing at {request.url.path}",
+        405: f"{request.method} is not allowed at {request.url.path}",
+    }.get(error.status_code, str(error.detail))
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+    body = openai_error(message, type=kind, code=code)
+    return json_response(body, error.status_code, dict(error.headers or {}))
+
+
+async def _on_client_gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)  # nobody sees it; nginx's number for the access log
+
+
+# ---------------------------------------------------------------- clients that leave
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do `work` unless the client leaves first: then it is cancelled. Raises ClientGone."""
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_disconnect(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        await _stop(task, watch)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stop(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have cleaned up."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class EventStream(Response):
+    """A server-sent event stream. However it ends, `source` is closed, and with it the workers."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, body: AsyncIterator[bytes], source: AsyncGenerator[Any, None]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._body = body
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._source):
+            try:
+                await until_disconnect(receive, self._send(send))
+            except (ClientGone, OSError):
+                log.info("the client left in the middle of a stream")
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for chunk in self._body:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,154 @@
+"""A small world for the server's tests: fake workers, the real API over HTTP, clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from openai import AsyncOpenAI
+
+from server.api import Health, Services, api_router
+from server.dispatch import Dispatcher
+from server.snapshot import LiveExpert, SnapshotHolder
+from server.upstream import Timeouts, Upstream
+from server.wire import install_edge
+from tests.fakes import FakeWorker, says
+
+ARITHMETIC, ASTRONOMY = 1001, 1002
+STARTED = 1_700_000_000
+
+
+@dataclass
+class FakeStatus:
+    """Says what a test wants it to say."""
+
+    meta: str = "live"
+    experts: dict[str, str] = field(default_factory=dict)
+
+    def health(self) -> Health:
+        return Health(self.meta, self.experts)
+
+
+def make_app(snapshots: SnapshotHolder, status: FakeStatus, timeouts: Timeouts) -> FastAPI:
+    """The smallest application around the API."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with aiohttp.ClientSession() as session:
+            dispatcher = Dispatcher(snapshots, Upstream(session, timeouts))
+            app.state.services = Services(snapshots, dispatcher, status, "1.2.3", STARTED)
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    install_edge(app)
+    app.include_router(api_router())
+    return app
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """The base URL of `app` on a free port, served in the test's own event loop."""
+    config = uvicorn.Config(
+        app, port=0, log_level="critical", timeout_graceful_shutdown=1, lifespan="on"
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    await server.shutdown()
+
+
+@dataclass
+class Streamed:
+    """A streamed answer, taken apart."""
+
+    chunks: list[dict[str, Any]]
+    done: bool
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        return [choice for chunk in self.chunks for choice in chunk.get("choices", ())]
+
+    def text(self, index: int = 0) -> str:
+        return "".join(c["delta"].get("content") or "" for c in self.choices if c["index"] == index)
+
+    def finish(self, index: int = 0) -> list[str]:
+        return [
+            c["finish_reason"] for c in self.choices if c["index"] == index and c["finish_reason"]
+        ]
+
+
+class World:
+    """One meta LLM and two experts, all fake, behind the real API."""
+
+    def __init__(self) -> None:
+        self.meta = FakeWorker(says("Hello"), "meta-model")
+        self.arithmetic = FakeWorker(says("42"), "arithmetic-model")
+        self.astronomy = FakeWorker(says("Moon"), "astronomy-model")
+        self.snapshots = SnapshotHolder()
+        self.status = FakeStatus(experts={"arithmetic": "live", "astronomy": "live"})
+        self.timeouts = Timeouts(connect=1.0, read=1.0, tail=0.2)
+        self.url = ""
+        self.http: httpx.AsyncClient
+        self.openai: AsyncOpenAI
+
+    def publish(self) -> None:
+        self.snapshots.publish(
+            self.meta.endpoint,
+            (
+                LiveExpert("arithmetic", ARITHMETIC, self.arithmetic.endpoint),
+                LiveExpert("astronomy", ASTRONOMY, self.astronomy.endpoint),
+            ),
+        )
+
+    async def ask(self, question: str = "Hi", **fields: Any) -> httpx.Response:
+        return await self.http.post("/v1/chat/completions", json=request(question, **fields))
+
+    async def answer(self, question: str = "Hi", **fields: Any) -> dict[str, Any]:
+        """The body of a non-streaming answer."""
+        response = await self.ask(question, **fields)
+        assert response.status_code == 200, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    async def stream(self, question: str = "Hi", **fields: Any) -> Streamed:
+        response = await self.ask(question, stream=True, **fields)
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = [e for e in response.text.split("\n\n") if e]
+        assert all(e.startswith("data: ") for e in events)
+        data = [e.removeprefix("data: ") for e in events]
+        done = data[-1] == "[DONE]"
+        assert data.count("[DONE]") == done
+        return Streamed([json.loads(d) for d in data if d != "[DONE]"], done)
+
+
+def request(question: str = "Hi", **fields: Any) -> dict[str, Any]:
+    return {"model": "trivium", "messages": [{"role": "user", "content": question}]} | fields
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    async with AsyncExitStack() as stack:
+        for worker in (world.meta, world.arithmetic, world.astronomy):
+            await stack.enter_async_context(worker)
+        world.publish()
+        app = make_app(world.snapshots, world.status, world.timeouts)
+        world.url = await stack.enter_async_context(serving(app))
+        world.http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=world.url, timeout=10, verify=False)
+        )
+        world.openai = AsyncOpenAI(
+            base_url=f"{world.url}/v1", api_key="none", max_retries=0, http_client=world.http
+        )
+        yield world
