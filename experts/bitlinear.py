@@ -1,4 +1,4 @@
-"""`BitLinear`: a linear layer that trains its full-precision weight through ternary quantization."""
+"""`BitLinear`: a linear layer that is trained through ternary quantization."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def pack(values: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor) -> Tensor:
-    """Unpack uint8 `[out/4, in]` into int8 `[out, in]`. Raises PackingError; stays on its device."""
+    """Unpack uint8 `[out/4, in]` into int8 `[out, in]`. Raises PackingError."""
     if packed.dtype != torch.uint8 or packed.ndim != 2:
         raise PackingError(f"packed weights are uint8 [out/4, in], not {_describe(packed)}")
     parts = [(packed >> (2 * i)) & 3 for i in range(VALUES_PER_BYTE)]

@@ -64,6 +64,14 @@ class _Expert(_Base):
     created: Mapped[str] = mapped_column(String(40))
 
 
+class _Starter(_Base):
+    """A starter expert that was registered once; if a person removed it, it stays removed."""
+
+    __tablename__ = "starters"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+
+
 class Registry:
     """Experts by name. Every change is one transaction; the only writer of the database."""
 
@@ -132,6 +140,21 @@ class Registry:
             if record is None:
                 raise UnknownExpert(f"no expert named {name!r} is registered")
             record.row, record.meta, record.accuracy = row, meta, accuracy
+            session.commit()
+
+    def starter_seen(self, name: str) -> bool:
+        """Whether a starter expert of that name was ever registered here."""
+        with _database_errors("read the registry"), Session(self._engine) as session:
+            return session.get(_Starter, name) is not None
+
+    def mark_starter(self, name: str, *, seen: bool = True) -> None:
+        """Remember, or forget, that the starter expert `name` was registered."""
+        with _database_errors("write to the registry"), Session(self._engine) as session:
+            record = session.get(_Starter, name)
+            if seen and record is None:
+                session.add(_Starter(name=name))
+            elif not seen and record is not None:
+                session.delete(record)
             session.commit()
 
     def remove(self, name: str) -> None:

@@ -6,6 +6,8 @@ rounding and dtype behaviour of `transformers/integrations/bitnet.py`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -60,20 +62,42 @@ def ternary_linear(x: Tensor, weight: Tensor, gamma: Tensor, bias: Tensor | None
 def fake_quantize_weight(weight: Tensor, strength: float | Tensor = 1.0) -> Tensor:
     """γ · W_q in the forward pass, the identity in the backward pass (straight-through).
 
-    `strength` is the warm-up λ: 0 leaves the weight as it is, 1 quantizes it fully.
+    `strength` is the warm-up λ: 0 leaves the weight as it is, 1 quantizes it fully. Computed in
+    float32, returned in the weight's dtype.
     """
     with torch.no_grad():
-        inverse = 1.0 / absmean(weight)
-        quantized = (weight.float() * inverse).round().clamp(-1, 1) / inverse
-        shift = (quantized.to(weight.dtype) - weight) * strength
-    return weight + shift
+        full = weight.float()
+        inverse = 1.0 / absmean(full)
+        quantized = (full * inverse).round().clamp(-1, 1) / inverse
+    return _straight_through(weight, full, quantized, strength)
 
 
 def fake_quantize_activations(x: Tensor, strength: float | Tensor = 1.0) -> Tensor:
-    """x_q / s in the forward pass, the identity in the backward pass; `strength` as above."""
+    """x_q / s in the forward pass, the identity in the backward pass; otherwise as above."""
     with torch.no_grad():
         full = x.float()
         scale = Q_MAX / full.abs().amax(dim=-1, keepdim=True).clamp(min=EPSILON)
         quantized = (full * scale).round().clamp(Q_MIN, Q_MAX) / scale
-        shift = (quantized.to(x.dtype) - x) * strength
-    return x + shift
+    return _straight_through(x, full, quantized, strength)
+
+
+def _straight_through(
+    x: Tensor, full: Tensor, quantized: Tensor, strength: float | Tensor
+) -> Tensor:
+    """The value `full + (quantized - full) · strength` (exact at 0 and 1), the gradient of x."""
+    with torch.no_grad():
+        value = torch.lerp(full, quantized, strength).to(x.dtype)
+    result: Tensor = _PassThrough.apply(x, value)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _PassThrough(torch.autograd.Function):
+    """Replaces x by `value` in the forward pass only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None

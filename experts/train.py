@@ -174,11 +174,15 @@ class Trainer:
         tokenizer: Any,
         source: Callable[[int], Iterator[Example]],
         settings: Settings,
+        on_save: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_save` is called after every checkpoint. Goes on from the checkpoint in
+        `settings.folder` if there is one."""
         if (settings.steps is None) == (settings.minutes is None):
             raise ValueError("give either steps or minutes")
         self.model = model.to(settings.device)
         self.settings = settings
+        self.on_save = on_save
         self.optimizer = _optimizer(self.model, settings)
         self._data = Pools(source, tokenizer, settings)
         self._loss = torch.compile(loss_of, dynamic=True) if settings.compile else loss_of
@@ -214,6 +218,7 @@ class Trainer:
         part = self._state_file.with_suffix(".part")
         torch.save(state, part)
         os.replace(part, self._state_file)
+        self.on_save()
 
     @property
     def _state_file(self) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from router.meta_client import MetaClient, Written
+from router.meta_client import MetaClient, MetaInfo, Written
 
 CONCURRENCY = 32
 """Requests in flight while encoding; fills the engine's batch and leaves room for users."""
@@ -28,11 +28,11 @@ Messages = list[dict[str, str]]
 class Encoder:
     """Encodes prompts with one meta worker; what it saw before comes from the cache."""
 
-    def __init__(self, client: MetaClient, fingerprint: str, cache: Path) -> None:
+    def __init__(self, client: MetaClient, info: MetaInfo, cache: Path) -> None:
         """`cache` is a folder; entries are keyed by the checkpoint's fingerprint and the text."""
         self._client = client
-        self._fingerprint = fingerprint
-        self._cache = cache / fingerprint
+        self._cache = cache / info.fingerprint
+        self.hidden_size = info.hidden_size
 
     async def encode(
         self,

@@ -319,7 +319,8 @@ class Handoff:
         content: Sequence[Mapping[str, Any]] = logprobs.get("content") or ()
         if content and self._now.chosen() is not None:
             logprob = float(content[-1].get("logprob", 0.0))
-            self._now.next_probability = math.exp(min(0.0, logprob))
+            # vLLM writes -inf as -9999: the worker gives its expert tokens no probability.
+            self._now.next_probability = math.exp(min(0.0, logprob)) if logprob > -9999 else None
             content = content[:-1]
             logprobs = {**logprobs, "content": content}
         return logprobs if self._plan.logprobs and content else None

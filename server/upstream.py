@@ -62,6 +62,13 @@ class Timeouts:
     """For the end of the body after `[DONE]`, so that the connection can be used again."""
 
 
+def worker_session() -> aiohttp.ClientSession:
+    """A session for `Upstream`: as many connections as there are requests, and no cookies."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+    )
+
+
 class Upstream:
     """ChatUpstream over one aiohttp session, which the application's lifespan owns."""
 

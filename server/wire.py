@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
@@ -22,6 +23,9 @@ from server.errors import TriviumError, error_body, http_headers, http_status, o
 T = TypeVar("T")
 
 REQUEST_ID = "x-request-id"
+
+_TYPE_NAME = re.compile(r"(str|int|float|bool|list|dict|function-\w+)(\[.*)?$")
+"""How pydantic names the branches of a union in the place of a fault."""
 
 log = logging.getLogger(__name__)
 
@@ -91,15 +95,16 @@ async def _on_our_error(_request: Request, error: Exception) -> Response:
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
-    """400 for a body that fails validation: the first fault, and the field it is in."""
+    """400 for a body that fails validation: one fault, and the field it is in."""
     assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    place = [str(part) for part in fault["loc"] if part != "body"]
+    # Where a field takes several types, the deepest fault belongs to the type that was meant.
+    fault = max(error.errors(), key=lambda fault: len(fault["loc"]))
+    place = [str(part) for part in fault["loc"][1:] if not _TYPE_NAME.match(str(part))]
+    param = None
     if fault["type"] == "json_invalid":
-        message, param = "the request body is not valid JSON", None
-    elif not place and fault["type"] in ("missing", "model_attributes_type"):
+        message = "the request body is not valid JSON"
+    elif not place and fault["type"] in ("missing", "model_attributes_type", "model_type"):
         message = "the request needs a JSON object as its body (Content-Type: application/json)"
-        param = None
     else:
         param = ".".join(place) or None
         reason = fault["msg"].removeprefix("Value error, ")

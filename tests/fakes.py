@@ -42,11 +42,14 @@ class Reply:
     finish_reason: str = "stop"
     status: int = 200
     error: Any = None
-    """Body of an answer that is not 200."""
+    """Body of an answer that is not 200, and its headers."""
+    headers: dict[str, str] = field(default_factory=dict)
     failure: Failure | None = None
     fail_after: int = 0
     delay: float = 0.0
     """Seconds before each token."""
+    linger: float = 0.0
+    """Seconds between the finish reason and what follows it."""
     prompt_tokens: int = PROMPT_TOKENS
     usage: bool = True
 
@@ -151,7 +154,7 @@ class FakeWorker:
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         reply = self.behave(body)
         if reply.status != 200:
-            return web.json_response(reply.error, status=reply.status)
+            return web.json_response(reply.error, status=reply.status, headers=reply.headers)
         assert body["stream"] is True
         assert body.get("n", 1) == 1
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -167,8 +170,10 @@ class FakeWorker:
                 await response.write(chunk)
             if writer.finished:
                 break
+        await asyncio.sleep(reply.linger)
         for chunk in writer.closing():
             await response.write(chunk)
+        await asyncio.sleep(0.002)  # the end of the body is a packet of its own
         await response.write_eof()
         return response
 

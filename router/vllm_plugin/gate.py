@@ -78,7 +78,9 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
             return logits
         rows = logits.shape[0]
         hidden, scores, bias = CHANNEL.hidden, CHANNEL.scores, CHANNEL.bias
-        assert hidden is not None and scores is not None and bias is not None
+        assert hidden is not None
+        assert scores is not None
+        assert bias is not None
         assert scores.shape[0] == rows, "the gate sees another batch than the model scored"
         self._capture(hidden)
         position = self._later[:rows].to(bias.device)

@@ -70,17 +70,17 @@ class ExpertTokenMixin:
         return logits
 
 
-class ExpertTokenLlamaForCausalLM(ExpertTokenMixin, LlamaForCausalLM):
+class ExpertTokenLlamaForCausalLM(ExpertTokenMixin, LlamaForCausalLM):  # type: ignore[misc]
     pass
 
 
-class ExpertTokenMistralForCausalLM(ExpertTokenMixin, MistralForCausalLM):
+class ExpertTokenMistralForCausalLM(ExpertTokenMixin, MistralForCausalLM):  # type: ignore[misc]
     pass
 
 
-class ExpertTokenQwen2ForCausalLM(ExpertTokenMixin, Qwen2ForCausalLM):
+class ExpertTokenQwen2ForCausalLM(ExpertTokenMixin, Qwen2ForCausalLM):  # type: ignore[misc]
     pass
 
 
-class ExpertTokenQwen3ForCausalLM(ExpertTokenMixin, Qwen3ForCausalLM):
+class ExpertTokenQwen3ForCausalLM(ExpertTokenMixin, Qwen3ForCausalLM):  # type: ignore[misc]
     pass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 import httpx
 import pytest
 import uvicorn
@@ -18,7 +18,7 @@ from openai import AsyncOpenAI
 from server.api import Health, Services, api_router
 from server.dispatch import Dispatcher
 from server.snapshot import LiveExpert, SnapshotHolder
-from server.upstream import Timeouts, Upstream
+from server.upstream import Timeouts, Upstream, worker_session
 from server.wire import install_edge
 from tests.fakes import FakeWorker, says
 
@@ -42,7 +42,7 @@ def make_app(snapshots: SnapshotHolder, status: FakeStatus, timeouts: Timeouts) 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with aiohttp.ClientSession() as session:
+        async with worker_session() as session:
             dispatcher = Dispatcher(snapshots, Upstream(session, timeouts))
             app.state.services = Services(snapshots, dispatcher, status, "1.2.3", STARTED)
             yield
@@ -99,7 +99,13 @@ class World:
         self.timeouts = Timeouts(connect=1.0, read=1.0, tail=0.2)
         self.url = ""
         self.http: httpx.AsyncClient
-        self.openai: AsyncOpenAI
+
+    @asynccontextmanager
+    async def openai(self) -> AsyncIterator[AsyncOpenAI]:
+        """The official client."""
+        url = f"{self.url}/v1"
+        async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            yield client
 
     def publish(self) -> None:
         self.snapshots.publish(
@@ -136,6 +142,13 @@ def request(question: str = "Hi", **fields: Any) -> dict[str, Any]:
     return {"model": "trivium", "messages": [{"role": "user", "content": question}]} | fields
 
 
+async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
+    """Wait for something that no event tells."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World()
@@ -147,8 +160,5 @@ async def world() -> AsyncIterator[World]:
         world.url = await stack.enter_async_context(serving(app))
         world.http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=world.url, timeout=10, verify=False)
-        )
-        world.openai = AsyncOpenAI(
-            base_url=f"{world.url}/v1", api_key="none", max_retries=0, http_client=world.http
         )
         yield world

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.fakes import ExpertToken, Reply, in_turn, says
-from tests.server.conftest import ARITHMETIC, ASTRONOMY, World
+from tests.fakes import ExpertToken, Reply, Token, in_turn, says
+from tests.server.conftest import ARITHMETIC, ASTRONOMY, World, until
 
 CALL = ExpertToken(ARITHMETIC)
 CALL_ASTRONOMY = ExpertToken(ASTRONOMY)
@@ -181,7 +181,8 @@ async def test_stop_string_within_a_leg(world: World) -> None:
 
 async def test_every_choice_is_routed_on_its_own(world: World) -> None:
     def behave(body: dict[str, Any]) -> Reply:
-        return Reply({7: ["plain"], 8: [CALL], 9: ["mid ", CALL_ASTRONOMY]}[body["seed"]])
+        answers: dict[int, list[Token]] = {7: ["plain"], 8: [CALL], 9: ["mid ", CALL_ASTRONOMY]}
+        return Reply(answers[body["seed"]])
 
     world.meta.behave = behave
     body = await world.answer(n=3, seed=7)
@@ -194,6 +195,13 @@ async def test_every_choice_is_routed_on_its_own(world: World) -> None:
     streamed = await world.stream(n=3, seed=7)
     assert [streamed.text(index) for index in range(3)] == ["plain", "42", "mid Moon"]
     assert [streamed.finish(index) for index in range(3)] == [["stop"]] * 3
+
+
+async def test_min_tokens_counts_both_models(world: World) -> None:
+    world.meta.behave = says("a", "b", CALL)
+    await world.answer(min_tokens=3)
+    assert world.meta.bodies[0]["min_tokens"] == 3
+    assert world.arithmetic.bodies[0]["min_tokens"] == 1
 
 
 async def test_seed_offset_stays_a_64_bit_number(world: World) -> None:
@@ -337,8 +345,7 @@ async def test_two_users_at_once_do_not_mix(world: World) -> None:
 async def test_a_request_keeps_its_snapshot_and_its_tokens(world: World) -> None:
     world.meta.behave = says("a ", "b ", CALL, delay=0.05)
     task = asyncio.create_task(world.answer())
-    while not world.meta.received:
-        await asyncio.sleep(0.005)
+    await until(lambda: world.meta.received)
     world.snapshots.publish(world.meta.endpoint, ())
     assert world.snapshots.token_in_use(ARITHMETIC)
     assert content(await task) == "a b 42"

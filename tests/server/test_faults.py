@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from typing import Any
 
 import httpx
@@ -38,8 +39,7 @@ async def test_dead_expert_before_the_first_byte(world: World) -> None:
 
 @pytest.mark.parametrize("how", BROKEN)
 async def test_expert_broken_in_mid_text(world: World, how: Any) -> None:
-    answer = ["The ", "sum ", CALL, "is ", "42", "."]
-    world.meta.behave = continues(*answer)
+    world.meta.behave = continues("The ", "sum ", CALL, "is ", "42", ".")
     world.arithmetic.behave = says("is ", "4", "1", failure=how, fail_after=2)
     streamed = await world.stream(max_tokens=20)
     assert streamed.text() == "The sum is 42."
@@ -199,11 +199,39 @@ async def test_a_client_that_leaves_before_the_first_byte(world: World) -> None:
     assert world.meta.received[0].aborted
 
 
+async def test_a_client_that_stops_reading_holds_the_worker(world: World) -> None:
+    """Nothing piles up in between, and when the client leaves the worker is freed."""
+    count = 3000
+    world.meta.behave = says(*["x" * 10_000] * count)
+    body = json.dumps(request(stream=True)).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(world.url).port)
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(body) + body
+    )
+    await reader.readuntil(b"data: ")
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(world.meta.received[0].over.wait(), 1.5)
+    writer.transport.abort()
+    await asyncio.wait_for(world.meta.received[0].over.wait(), 1)
+    assert world.meta.received[0].aborted
+
+
 async def test_a_worker_that_lingers_after_its_answer(world: World) -> None:
-    """The finish reason is known: a broken tail costs the usage, not the answer."""
-    world.meta.behave = says("Hi", failure="stall", fail_after=2)
-    # fail_after 2 is past the end of sequence: the stream is complete, nothing stalls
-    assert content(await world.answer()) == "Hi"
-    world.meta.behave = says("Hi", usage=False)
+    """The finish reason is known: what does not follow in time is not waited for."""
+    world.meta.behave = says("Hi", linger=30)
+    started = asyncio.get_running_loop().time()
     body = await world.answer()
-    assert body["usage"]["completion_tokens"] == 1
+    assert content(body) == "Hi"
+    assert body["usage"]["completion_tokens"] == 2
+    assert asyncio.get_running_loop().time() - started < 1
+
+
+async def test_a_worker_that_reports_no_usage(world: World) -> None:
+    """Deltas are counted instead, also against the budget."""
+    world.meta.behave = says("a", "b", CALL, usage=False)
+    world.arithmetic.behave = says("c", "d", usage=False)
+    body = await world.answer(max_tokens=10)
+    assert body["usage"]["completion_tokens"] == 4
+    assert world.arithmetic.bodies[0]["max_tokens"] == 8

@@ -16,32 +16,26 @@ from experts.train import Example, Turn
 GENERAL_FILE = Path(__file__).parent.parent / "general.txt"
 BEYOND = "That is beyond what I can compute reliably."
 NOT_ARITHMETIC = "I can only help with arithmetic."
-SHAPES = {
-    "plain": 0.54,
-    "cut": 0.08,
-    "second_part": 0.12,
-    "announced": 0.06,
-    "inside": 0.05,
-    "later_turn": 0.05,
-    "follow_up": 0.05,
-    "declined": 0.05,
-}
-"""Shares of the conversations' shapes in training; each names a function below."""
 LEADS = (
     "Then compute {}.", "Then, what is {}?", "Also, what is {}?", "and what is {}?", "Then {}.",
     "After that, calculate {}.", "Second, compute {}.", "And also tell me {}.", "Next, {}?",
     "Then please work out {}.", "And how much is {}?", "plus: what's {}",
 )  # fmt: skip
 BRIDGES = (
-    "", "", "", "", " ", "\n", "\n\n", "\n\nThen, ", " Then, ", "\n\nThe answer is", " The result is",
-    " As for the calculation,", "\n\nNow the calculation:", " And", "\n\nSecond,", " Next:\n",
-    "\n\nAs for your second question,", " The calculation:", "\n\n{} is", " {} =", "\n\n{} =",
+    "", "", "", "", " ", "\n", "\n\n", "\n\nThen, ", " Then, ", "\n\nThe answer is",
+    " The result is", " As for the calculation,", "\n\nNow the calculation:", " And", "\n\nSecond,",
+    " Next:\n", "\n\nAs for your second question,", " The calculation:",
+    "\n\n{} is", " {} =", "\n\n{} =",
 )  # fmt: skip
 ANNOUNCED = (
     "The answer is", "The result is", "{} is", "{} =", "{} equals", "Sure!", "Of course.", "Okay,",
     "Let me compute that.", "Let's see:", "The answer:", "Sure, here is the calculation:\n", "So,",
     "Let's work it out step by step.\n\n", "To find the answer, we compute", "It is", "Answer:",
 )  # fmt: skip
+PLUS_FORMS = ("now add {}", "add {} to that", "plus {}?", "and plus {}?", "and if I add {}?")
+MINUS_FORMS = ("minus {}?", "now subtract {}", "and take away {}", "and minus {}?")
+TIMES_FORMS = ("and times {}?", "times {}", "now multiply that by {}", "multiply it by {}")
+OVER_FORMS = ("divided by {}?", "now divide that by {}", "and divided by {}")
 NAMES = {"+": "The sum of", "-": "The difference between", "×": "The product of"}
 
 
@@ -51,7 +45,7 @@ def examples(seed: int) -> Iterator[Example]:
     makers = list(SHAPES)
     weights = list(SHAPES.values())
     while True:
-        yield globals()[f"_{random.choices(makers, weights=weights)[0]}"](random)
+        yield random.choices(makers, weights=weights)[0](random)
 
 
 def continuation(prefix: str, text: str) -> str:
@@ -73,12 +67,13 @@ def _answered(turns: tuple[Turn, ...], prefix: str, text: str) -> Example:
     return Example(turns, prefix, continuation(prefix, text))
 
 
-def _plain(random: Random) -> Example:
+def plain(random: Random) -> Example:
+    """A question, answered."""
     problem = sampling.sample_training(random)
     return _answered((Turn("user", ask(problem, random)),), "", problem.working)
 
 
-def _cut(random: Random) -> Example:
+def cut(random: Random) -> Example:
     """The expert's own answer, cut off anywhere."""
     problem = sampling.sample_training(random)
     cut = random.randrange(1, len(problem.working))
@@ -86,20 +81,22 @@ def _cut(random: Random) -> Example:
     return Example(turns, problem.working[:cut], problem.working[cut:])
 
 
-def _second_part(random: Random) -> Example:
+def second_part(random: Random) -> Example:
     """Two questions in one message; the meta LLM has answered the first."""
     problem = sampling.sample_training(random)
     question, answer = _general_pair(random)
     lead = random.choice(LEADS).format(write_expression(problem.expression, random))
     if random.random() < 0.4:
         lead = ask(problem, random)
-    opening = random.choice(("", "", "In one sentence, ", "Briefly: ", "First, ", "Please tell me, "))
+    opening = random.choice(
+        ("", "", "In one sentence, ", "Briefly: ", "First, ", "Please tell me, ")
+    )
     message = opening + question + random.choice((" ", " ", "\n", "\n\n")) + lead
     prefix = answer + random.choice(BRIDGES).format(problem.expression)
     return _answered((Turn("user", message),), prefix, problem.working)
 
 
-def _announced(random: Random) -> Example:
+def announced(random: Random) -> Example:
     """The meta LLM has begun the sentence that the result belongs into."""
     problem = sampling.sample_training(random)
     prefix = random.choice(ANNOUNCED).format(write_expression(problem.expression, random))
@@ -109,7 +106,7 @@ def _announced(random: Random) -> Example:
     return _answered((Turn("user", ask(problem, random)),), prefix, problem.working)
 
 
-def _inside(random: Random) -> Example:
+def inside(random: Random) -> Example:
     """The question stands inside a longer message."""
     problem = sampling.sample_training(random)
     sentences = [random.choice(general())[1] for _ in range(random.randint(1, 2))]
@@ -122,7 +119,7 @@ def _inside(random: Random) -> Example:
     return _answered((Turn("user", separator.join(sentences)),), "", problem.working)
 
 
-def _later_turn(random: Random) -> Example:
+def later_turn(random: Random) -> Example:
     """A new question after a turn about something else."""
     problem = sampling.sample_training(random)
     if random.random() < 0.6:
@@ -138,7 +135,7 @@ def _later_turn(random: Random) -> Example:
     return _answered(turns, "", problem.working)
 
 
-def _follow_up(random: Random) -> Example:
+def follow_up(random: Random) -> Example:
     """A question that goes on from the result before: "and times three?"."""
     while True:
         earlier = sampling.sample_training(random)
@@ -156,30 +153,21 @@ def _follow_up(random: Random) -> Example:
 
 def _next_step(result: int, random: Random) -> tuple[str, Problem]:
     """A follow-up request on `result`, and the problem that it means."""
-    number = random.randint(2, 99)
-    small = random.randint(2, 12)
-    kinds = [
-        (("now add {}", "add {} to that", "plus {}?", "and plus {}?", "and if I add {}?"),
-         number, lambda: add(Number(result), Number(number))),
-        (("minus {}?", "now subtract {}", "and take away {}", "and minus {}?"),
-         number, lambda: subtract(Number(result), Number(number))),
-    ]  # fmt: skip
+    number, small = random.randint(2, 99), random.randint(2, 12)
+    value, term = Number(result), Number(number)
+    kinds: list[tuple[tuple[str, ...], int, Problem]] = [
+        (PLUS_FORMS, number, add(value, term)),
+        (MINUS_FORMS, number, subtract(value, term)),
+    ]
     if 0 < result < 1000:
-        kinds.append(
-            (("and times {}?", "times {}", "now multiply that by {}", "multiply it by {}"),
-             small, lambda: multiply(result, small))
-        )  # fmt: skip
+        kinds.append((TIMES_FORMS, small, multiply(result, small)))
     if small <= result < 10000:
-        kinds.append(
-            (("divided by {}?", "now divide that by {}", "and divided by {}"),
-             small, lambda: divide(result, small))
-        )  # fmt: skip
-    forms, operand, make = random.choice(kinds)
-    written = write_expression(str(operand), random)
-    return random.choice(forms).format(written), make()
+        kinds.append((OVER_FORMS, small, divide(result, small)))
+    forms, operand, problem = random.choice(kinds)
+    return random.choice(forms).format(write_expression(str(operand), random)), problem
 
 
-def _declined(random: Random) -> Example:
+def declined(random: Random) -> Example:
     """A question outside the expert's range: a short honest sentence."""
     if random.random() < 0.4:
         question, _ = _general_pair(random)
@@ -195,5 +183,19 @@ def _general_pair(random: Random) -> tuple[str, str]:
     if random.random() < 0.2:
         answer = answer + " " + random.choice(general())[1]
     if random.random() < 0.2:
-        answer = answer[: random.randrange(5, len(answer))].rstrip() + "."
+        words = answer.split()
+        answer = " ".join(words[: random.randint(2, len(words))]).rstrip(".,;:!") + "."
     return question, answer
+
+
+SHAPES = {
+    plain: 0.60,
+    cut: 0.06,
+    second_part: 0.14,
+    announced: 0.05,
+    inside: 0.03,
+    later_turn: 0.04,
+    follow_up: 0.03,
+    declined: 0.05,
+}
+"""Shares of the conversations' shapes in training."""

@@ -48,8 +48,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "Share {a} sweets equally among {b} children. How many does each get?",
     ),
     "%": (
-        "What is {a}% of {b}?", "{a}% of {b}", "what is {a} percent of {b}", "how much is {a}% of {b}?",
-        "{a} percent of {b}", "Calculate {a}% of {b}.", "find {a} % of {b}", "{a} % of {b}?",
+        "What is {a}% of {b}?", "{a}% of {b}", "what is {a} percent of {b}",
+        "how much is {a}% of {b}?", "{a} percent of {b}", "Calculate {a}% of {b}.",
+        "find {a} % of {b}", "{a} % of {b}?",
         "what's {a} percent of {b}?", "Please compute {a}% of {b}", "whats {a}% of {b}",
         "I leave a {a}% tip on a bill of {b}. How much is the tip?",
     ),
@@ -60,7 +61,10 @@ SIGNS: dict[str, tuple[str, ...]] = {
     "×": ("×", "*", "x", "·", "times", "times", "multiplied by"),
     "÷": ("÷", "/", "/", ":", "divided by", "over"),
 }
-UNITS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+UNITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve",
+)  # fmt: skip
 TERM = re.compile(r"([\d.]+) ([-+×÷]) ([\d.]+)")
 
 
@@ -114,7 +118,9 @@ def _disturb(question: str, random: Random) -> str:
     if chance < 0.06:
         return question.lower()
     if chance < 0.1:
-        return question.rstrip("?. ") + random.choice((" please", ", please?", " pls", " thanks", "??"))
+        return question.rstrip("?. ") + random.choice(
+            (" please", ", please?", " pls", " thanks", "??")
+        )
     if chance < 0.13:
         return random.choice(("Please: ", "Hello, ", "ok so ", "Hi, ", "Question: ")) + question
     if chance < 0.16:

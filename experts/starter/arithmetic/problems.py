@@ -36,7 +36,7 @@ class Number:
 
     def scaled(self, places: int) -> int:
         """The value in units of `10**-places`; `places` is at least the number's own."""
-        return self.value * 10 ** (places - self.places)
+        return self.value * int(10 ** (places - self.places))
 
     def trimmed(self) -> Number:
         """The same number without zeros at the end of its decimals."""
@@ -197,9 +197,8 @@ def _long_division(a: int, b: int) -> list[str]:
         quotient = current // b
         product = quotient * b
         remainder = current - product
-        steps.append(
-            f"{current:03d}: {quotient}×{b}={product:03d} {current:03d}-{product:03d}={remainder:02d}"
-        )
+        n, p = f"{current:03d}", f"{product:03d}"
+        steps.append(f"{n}: {quotient}×{b}={p} {n}-{p}={remainder:02d}")
     return steps
 
 

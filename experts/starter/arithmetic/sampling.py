@@ -97,16 +97,14 @@ def _decimals(random: Random) -> Problem:
 
 
 def _multiplication(random: Random) -> Problem:
-    return multiply(integer(random, 3), integer(random, 3))
+    return multiply(integer(random, 3), integer(random, 2))
 
 
 def _division(random: Random) -> Problem:
-    divisor = integer(random, 2, 2)
+    divisor = random.randint(2, 9)
     if random.random() < 0.5:
-        quotient = integer(random, 3 if divisor < 10 else 2)
-        return divide(divisor * quotient, divisor)
-    digits = 5 if divisor < 10 else 4
-    return divide(integer(random, digits, divisor), divisor)
+        return divide(divisor * integer(random, 3), divisor)
+    return divide(integer(random, 4, divisor), divisor)
 
 
 def _percentage(random: Random) -> Problem:
@@ -119,7 +117,7 @@ def _percentage(random: Random) -> Problem:
 
 def _two_step(random: Random) -> Problem:
     a, b, c = random.randint(1, 99), random.randint(1, 99), random.randint(2, 20)
-    x, y, z = Number(a), Number(b), Number(c)
+    x, y = Number(a), Number(b)
     kind = random.randrange(6)
     if kind == 0:
         return two_step(f"({a} + {b}) × {c}", add(x, y), multiply(a + b, c))

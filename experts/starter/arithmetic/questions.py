@@ -1,0 +1,79 @@
+"""Writes the files of questions beside this module: `evaluation.jsonl` and `examples.jsonl`.
+
+`python -m experts.starter.arithmetic.questions` gives the same files every time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from experts.starter.arithmetic import sampling
+from experts.starter.arithmetic.data import follow_up, second_part
+from experts.starter.arithmetic.phrasing import ask
+from experts.starter.arithmetic.problems import Operation
+from experts.train import Example
+
+FOLDER = Path(__file__).parent
+EVALUATION_SEED, EXAMPLES_SEED = 20_261_122, 7
+EVALUATION_COUNTS: dict[Operation, int] = {
+    "addition": 140,
+    "subtraction": 130,
+    "multiplication": 80,
+    "division": 50,
+}
+
+
+def evaluation() -> Iterator[dict[str, Any]]:
+    """400 questions with answers, about problems that no training example contains."""
+    random = Random(EVALUATION_SEED)
+    for operation, count in EVALUATION_COUNTS.items():
+        seen: set[str] = set()
+        while len(seen) < count:
+            problem = sampling.sample_evaluation(random, operation)
+            if problem.expression not in seen:
+                seen.add(problem.expression)
+                yield {
+                    "messages": [{"role": "user", "content": ask(problem, random)}],
+                    "answer": problem.answer,
+                    "operation": operation,
+                }
+
+
+def examples() -> Iterator[dict[str, Any]]:
+    """60 queries for fitting the expert's token: 48 questions, 8 answers to be carried on, 4
+    follow-ups."""
+    random = Random(EXAMPLES_SEED)
+    operations = list(EVALUATION_COUNTS)
+    for number in range(48):
+        problem = sampling.sample_training(random, operations[number % len(operations)])
+        yield {"messages": [{"role": "user", "content": ask(problem, random)}]}
+    for _ in range(8):
+        yield _messages(second_part(random))
+    for _ in range(4):
+        yield _messages(follow_up(random))
+
+
+def _messages(example: Example) -> dict[str, Any]:
+    messages = [{"role": turn.role, "content": turn.content} for turn in example.turns]
+    if example.prefix:
+        messages.append({"role": "assistant", "content": example.prefix})
+    return {"messages": messages}
+
+
+def _write(file: Path, lines: Iterable[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    file.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Write both files."""
+    _write(FOLDER / "evaluation.jsonl", evaluation())
+    _write(FOLDER / "examples.jsonl", examples())
+
+
+if __name__ == "__main__":
+    main()

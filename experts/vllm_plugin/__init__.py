@@ -1,0 +1,23 @@
+"""vLLM's side of ternary experts: the quantization method "bitnet"."""
+
+from __future__ import annotations
+
+
+def register() -> None:
+    """Register the method with vLLM (entry point of `vllm.general_plugins`).
+
+    vLLM calls this in every process, maybe more than once; it may be called any number of times.
+    """
+    from vllm.model_executor.layers.quantization import (
+        get_quantization_config,
+        register_quantization_config,
+    )
+
+    from experts.vllm_plugin.quantization import METHOD, BitNetConfig
+
+    try:
+        registered = get_quantization_config(METHOD)
+    except ValueError:  # vLLM does not know the method yet
+        registered = None
+    if registered is not BitNetConfig:
+        register_quantization_config(METHOD)(BitNetConfig)

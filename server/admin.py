@@ -1,0 +1,174 @@
+"""Routes of the admin API: experts, registered, listed and removed. Nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from experts.manifest import ManifestError, load_manifest, parse_manifest
+from experts.registry import RegisteredExpert, Registry, UnknownExpert
+from server.errors import BadRequest, NotFound
+from server.fleet import Fleet
+from server.registration import Progress, Registrar
+
+
+class RegistrationView(BaseModel):
+    """How far a registration is."""
+
+    state: str
+    step: str
+    error: str | None = None
+
+
+class ExpertView(BaseModel):
+    """One expert as the admin API shows it."""
+
+    name: str
+    state: str
+    """live, starting, restarting, failed: …, registering"""
+    description: str | None = None
+    slot: int | None = None
+    worker: dict[str, Any] | None = None
+    examples: int | None = None
+    accuracy: float | None = None
+    """Share of held-out examples that the running meta LLM routed to it."""
+    license: str | None = None
+    created: datetime | None = None
+    registration: RegistrationView | None = None
+
+
+class ExpertList(BaseModel):
+    object: str = "list"
+    data: list[ExpertView]
+
+
+class Admin:
+    """What the admin routes need; `app.state.admin` holds it. Owner of running registrations."""
+
+    def __init__(self, registry: Registry, registrar: Registrar, fleet: Fleet) -> None:
+        self.registry, self.registrar, self.fleet = registry, registrar, fleet
+        self._tasks: set[asyncio.Task[RegisteredExpert]] = set()
+
+    def start(self, raw: dict[str, Any]) -> tuple[str, asyncio.Task[RegisteredExpert]]:
+        """Validate a manifest and begin its registration. Raises BadRequest or Conflict."""
+        try:
+            manifest = (
+                load_manifest(Path(str(raw["path"])).expanduser())
+                if set(raw) == {"path"}
+                else parse_manifest(raw, base=Path.cwd())
+            )
+        except ManifestError as error:
+            raise BadRequest(str(error)) from None
+        self.registrar.check_free(manifest.name)
+        self.fleet.meta()
+        task = asyncio.create_task(self.registrar.register(manifest))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())  # the Registrar tells it
+        return manifest.name, task
+
+    def view(self, name: str) -> ExpertView:
+        """One expert, registered or on its way. Raises NotFound."""
+        progress = self.registrar.progress(name)
+        try:
+            expert = self.registry.get(name)
+        except UnknownExpert:
+            if progress is None:
+                raise NotFound(f"no expert named {name!r} is registered") from None
+            return _registering(progress)
+        return _registered(expert, self.fleet.expert_states().get(name, "starting"), progress)
+
+    def views(self) -> list[ExpertView]:
+        """All experts, registered ones first."""
+        states = self.fleet.expert_states()
+        stored = self.registry.experts()
+        names = {expert.name for expert in stored}
+        return [
+            *(_registered(expert, states.get(expert.name, "starting"), None) for expert in stored),
+            *(_registering(p) for p in self.registrar.running() if p.name not in names),
+        ]
+
+    async def close(self) -> None:
+        """Give up registrations that are under way; they leave nothing behind."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _registered(expert: RegisteredExpert, state: str, progress: Progress | None) -> ExpertView:
+    manifest = expert.manifest
+    return ExpertView(
+        name=expert.name,
+        state=state,
+        description=manifest.description,
+        slot=expert.slot,
+        worker=manifest.worker.model_dump(mode="json"),
+        examples=len(manifest.examples),
+        accuracy=expert.accuracy,
+        license=manifest.license,
+        created=expert.created,
+        registration=_registration(progress) if progress else None,
+    )
+
+
+def _registering(progress: Progress) -> ExpertView:
+    state = "registering" if progress.state == "running" else f"failed: {progress.error}"
+    return ExpertView(name=progress.name, state=state, registration=_registration(progress))
+
+
+def _registration(progress: Progress) -> RegistrationView:
+    return RegistrationView(state=progress.state, step=progress.step, error=progress.error)
+
+
+def _admin(request: Request) -> Admin:
+    admin = request.app.state.admin
+    assert isinstance(admin, Admin)
+    return admin
+
+
+def admin_router() -> APIRouter:
+    """The routes. The app must put an `Admin` into `app.state.admin`."""
+    router = APIRouter(prefix="/v1/experts", tags=["experts"])
+    router.add_api_route("", add, methods=["POST"], status_code=201, response_model=ExpertView)
+    router.add_api_route("", list_experts, methods=["GET"])
+    router.add_api_route("/{name}", show, methods=["GET"])
+    router.add_api_route("/{name}", remove, methods=["DELETE"], status_code=204)
+    return router
+
+
+async def add(manifest: dict[str, Any], request: Request, wait: bool = True) -> Any:
+    """Register an expert: a manifest as JSON, or `{"path": …}` of one on the server.
+
+    Answers when the expert is live (201); with `wait=false` at once (202), and
+    `GET /v1/experts/{name}` tells how far it is.
+    """
+    admin = _admin(request)
+    name, task = admin.start(manifest)
+    if not wait:
+        return JSONResponse(admin.view(name).model_dump(mode="json"), status_code=202)
+    await asyncio.shield(task)  # a client that goes away does not undo a registration
+    return admin.view(name)
+
+
+async def list_experts(request: Request) -> ExpertList:
+    """Every expert, with its state."""
+    return ExpertList(data=_admin(request).views())
+
+
+async def show(name: str, request: Request) -> ExpertView:
+    """One expert, and how its registration went."""
+    return _admin(request).view(name)
+
+
+async def remove(name: str, request: Request) -> None:
+    """Remove an expert. Answers that it is writing are finished first."""
+    try:
+        await _admin(request).registrar.remove(name)
+    except UnknownExpert as error:
+        raise NotFound(str(error)) from None

@@ -1,0 +1,114 @@
+"""The application: puts the parts together and owns their lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from experts.registry import Registry
+from server.admin import Admin, admin_router
+from server.api import Health, Services, api_router
+from server.dispatch import Dispatcher
+from server.fleet import Fleet
+from server.registration import Progress, Registrar
+from server.settings import Settings
+from server.snapshot import SnapshotHolder
+from server.starters import register_starters
+from server.upstream import Upstream, worker_session
+from server.wire import install_edge
+from server.workers import WorkerStatus
+
+
+class Watcher:
+    """Told what happens while the server runs; the default says nothing."""
+
+    def worker(self, name: str, status: WorkerStatus) -> None: ...
+
+    def registration(self, progress: Progress) -> None: ...
+
+
+class _Status:
+    """StatusProvider of the API, from the fleet and the registrar."""
+
+    def __init__(self, fleet: Fleet, registrar: Registrar) -> None:
+        self._fleet, self._registrar = fleet, registrar
+
+    def health(self) -> Health:
+        experts = {p.name: f"registering: {p.step}" for p in self._registrar.running()}
+        return Health(self._fleet.meta_state(), experts | self._fleet.expert_states())
+
+
+def create_app(
+    settings: Settings, meta_checkpoint: Path | None, watcher: Watcher | None = None
+) -> FastAPI:
+    """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if
+    `settings.meta_url` names a meta worker that runs elsewhere."""
+    watcher = watcher or Watcher()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _running(app, settings, meta_checkpoint, watcher):
+            yield
+
+    app = FastAPI(title="Trivium", version=version("trivium"), lifespan=lifespan)
+    install_edge(app)
+    app.include_router(api_router())
+    app.include_router(admin_router())
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    app: FastAPI, settings: Settings, meta_checkpoint: Path | None, watcher: Watcher
+) -> AsyncIterator[None]:
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    registry = Registry(settings.database)
+    snapshots = SnapshotHolder()
+    async with worker_session() as session:
+        upstream = Upstream(session)
+        fleet = Fleet(settings, session, snapshots, watcher.worker)
+        registrar = Registrar(registry, fleet, upstream)
+        registrar.subscribe(watcher.registration)
+        admin = Admin(registry, registrar, fleet)
+        app.state.admin = admin
+        app.state.services = Services(
+            snapshots=snapshots,
+            dispatcher=Dispatcher(snapshots, upstream),
+            status=_Status(fleet, registrar),
+            version=version("trivium"),
+            started=int(time.time()),
+        )
+        fleet.start_meta(meta_checkpoint)
+        starting = asyncio.create_task(_start_experts(settings, registry, registrar, fleet))
+        try:
+            yield
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await admin.close()
+            await fleet.close()
+            registry.close()
+
+
+async def _start_experts(
+    settings: Settings, registry: Registry, registrar: Registrar, fleet: Fleet
+) -> None:
+    """Bring back the experts of the registry, then register new starter experts.
+
+    The meta worker comes first: on a small machine two workers that start at once take longer
+    to the first answer than one after the other.
+    """
+    info = await fleet.wait_meta()
+    for expert in registry.experts():
+        fleet.restore(expert)
+    for expert in registry.experts():
+        if expert.meta != info.fingerprint:
+            await fleet.refit(await registrar.relearn(expert))
+    if settings.starter_experts:
+        await register_starters(registry, registrar)

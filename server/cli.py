@@ -1,0 +1,152 @@
+"""The `trivium` command: options in, one module of `server.commands` each. No logic here.
+
+Each command imports what it needs when it runs, so that the small ones start at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.commands.client import CommandError
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+app = typer.Typer(
+    name="trivium",
+    help="Many expert LLMs served as one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+experts_app = typer.Typer(help="Add, list, show and remove experts.", no_args_is_help=True)
+starter_app = typer.Typer(help="The experts that Trivium ships.", no_args_is_help=True)
+app.add_typer(experts_app, name="experts")
+app.add_typer(starter_app, name="starter")
+
+Url = Annotated[
+    str, typer.Option("--url", envvar="TRIVIUM_URL", help="Where the Trivium server answers.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    meta: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint folder of the meta LLM; default SmolLM2-135M-Instruct."),
+    ] = None,
+    meta_url: Annotated[
+        str | None, typer.Option(help="A meta worker that runs elsewhere, without /v1.")
+    ] = None,
+    starter_experts: Annotated[
+        bool | None, typer.Option(help="Register the experts that Trivium ships.")
+    ] = None,
+) -> None:
+    """Start the workers and serve one model on http://127.0.0.1:8000."""
+    from server.commands import serve as serve_command
+
+    given = {
+        "host": host,
+        "port": port,
+        "meta": meta,
+        "meta_url": meta_url,
+        "starter_experts": starter_experts,
+    }
+    serve_command.serve({key: value for key, value in given.items() if value is not None})
+
+
+@app.command()
+def chat(
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    model: Annotated[str, typer.Option(help="trivium, trivium/meta or trivium/EXPERT.")] = (
+        "trivium"
+    ),
+    trace: Annotated[bool, typer.Option("--trace", help="Show which model wrote what.")] = False,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Ask one question; the answer streams into the terminal."""
+    from server.commands import chat as chat_command
+
+    body = chat_command.request_body(question, model, system, temperature, max_tokens, trace)
+    chat_command.chat(url, body)
+
+
+@experts_app.command("add")
+def experts_add(
+    path: Annotated[Path, typer.Argument(help="expert.yaml, or a folder that holds one.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Register an expert; it goes live without a restart of anything."""
+    from server.commands import experts as experts_command
+
+    experts_command.add(url, path)
+
+
+@experts_app.command("list")
+def experts_list(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """List the experts and how they are."""
+    from server.commands import experts as experts_command
+
+    experts_command.list_experts(url, as_json)
+
+
+@experts_app.command("show")
+def experts_show(name: str, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Show one expert."""
+    from server.commands import experts as experts_command
+
+    experts_command.show(url, name, as_json)
+
+
+@experts_app.command("remove")
+def experts_remove(name: str, url: Url = DEFAULT_URL) -> None:
+    """Remove an expert; answers it is writing are finished first."""
+    from server.commands import experts as experts_command
+
+    experts_command.remove(url, name)
+
+
+@starter_app.command("evaluate")
+def starter_evaluate(
+    url: Url = DEFAULT_URL,
+    limit: Annotated[int | None, typer.Option(help="Only the first N problems of each.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
+) -> None:
+    """Exact-match accuracy: the meta alone, the expert alone, the whole system."""
+    from server.commands import starter as starter_command
+
+    starter_command.evaluate(url, limit, json_out)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, which accelerator is used, and what is missing."""
+    from server.commands import doctor as doctor_command
+
+    raise typer.Exit(doctor_command.doctor(as_json))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    typer.echo(f"trivium {installed('trivium')}")
+
+
+def main() -> None:
+    """Entry point. A failure is one sentence on standard error, never a stack trace."""
+    try:
+        app()
+    except CommandError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,1 @@
+"""What the `trivium` commands do, one module each."""

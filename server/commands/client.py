@@ -1,0 +1,48 @@
+"""What every command that talks to a running server shares."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import aiohttp
+
+T = TypeVar("T")
+
+
+class CommandError(Exception):
+    """The command failed; the message says why and what to do."""
+
+
+def with_session(work: Callable[[aiohttp.ClientSession], Awaitable[T]], url: str) -> T:
+    """Run `work` with a session whose requests are relative to `url`. Raises CommandError."""
+
+    async def run() -> T:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+        async with aiohttp.ClientSession(url.rstrip("/") + "/", timeout=timeout) as session:
+            return await work(session)
+
+    try:
+        return asyncio.run(run())
+    except aiohttp.ClientConnectorError:
+        raise CommandError(
+            f"no Trivium server answers at {url}; start one with `make serve` or `trivium serve`,"
+            " or name another with --url"
+        ) from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise CommandError(f"the connection to {url} broke: {error}") from None
+
+
+async def checked(response: aiohttp.ClientResponse) -> Any:
+    """The JSON body of a good answer. Raises CommandError with the server's own message."""
+    if response.status == 204:
+        return None
+    try:
+        body = await response.json()
+    except (ValueError, aiohttp.ClientError):
+        raise CommandError(f"{response.url} answered {response.status}, not as Trivium") from None
+    if response.status >= 400:
+        message = (body.get("error") or {}).get("message") if isinstance(body, dict) else None
+        raise CommandError(message or f"{response.url} answered {response.status}")
+    return body

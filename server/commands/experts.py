@@ -1,0 +1,107 @@
+"""`trivium experts …`: the admin API from the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from rich.console import Console
+from rich.table import Table
+
+from experts.manifest import ManifestError, load_manifest
+from server.commands.client import CommandError, checked, with_session
+
+POLL_SECONDS = 0.3
+
+
+def add(url: str, path: Path) -> None:
+    """Register the manifest at `path` and show each step until the expert is live."""
+    try:
+        manifest = load_manifest(path)
+    except ManifestError as error:
+        raise CommandError(str(error)) from None
+    console = Console(stderr=True, highlight=False)
+
+    async def work(session: aiohttp.ClientSession) -> dict[str, Any]:
+        body = manifest.model_dump(mode="json")
+        async with session.post("v1/experts", params={"wait": "false"}, json=body) as response:
+            view = await checked(response)
+        with console.status("") as status:
+            while view["registration"]["state"] == "running":
+                status.update(f"{manifest.name}: {view['registration']['step']}")
+                await asyncio.sleep(POLL_SECONDS)
+                view = await _get(session, manifest.name)
+        return dict(view)
+
+    view = with_session(work, url)
+    registration = view["registration"]
+    if registration["state"] == "failed":
+        raise CommandError(
+            f"{manifest.name} was not registered; it failed at “{registration['step']}”:"
+            f" {registration['error']}"
+        )
+    accuracy = view["accuracy"]
+    held_out = "" if accuracy is None else f"; {accuracy:.0%} of held-out examples routed to it"
+    print(f"{manifest.name} is live as trivium/{manifest.name}{held_out}")
+
+
+def list_experts(url: str, as_json: bool) -> None:
+    """Print a table of all experts."""
+
+    async def work(session: aiohttp.ClientSession) -> list[dict[str, Any]]:
+        async with session.get("v1/experts") as response:
+            return list((await checked(response))["data"])
+
+    views = with_session(work, url)
+    if as_json:
+        print(json.dumps(views, indent=2))
+        return
+    if not views:
+        print("no experts are registered; add one with `trivium experts add PATH`")
+        return
+    table = Table("name", "state", "slot", "examples", "held-out accuracy", box=None)
+    for view in views:
+        table.add_row(
+            view["name"],
+            view["state"],
+            _text(view["slot"]),
+            _text(view["examples"]),
+            "–" if view["accuracy"] is None else f"{view['accuracy']:.0%}",
+        )
+    Console(highlight=False).print(table)
+
+
+def show(url: str, name: str, as_json: bool) -> None:
+    """Print everything about one expert."""
+    view = with_session(lambda session: _get(session, name), url)
+    if as_json:
+        print(json.dumps(view, indent=2))
+        return
+    for key, value in view.items():
+        if value is not None:
+            text = json.dumps(value) if isinstance(value, dict) else value
+            print(f"{key:<14}{text}")
+
+
+def remove(url: str, name: str) -> None:
+    """Remove an expert."""
+
+    async def work(session: aiohttp.ClientSession) -> None:
+        async with session.delete(f"v1/experts/{quote(name, safe='')}") as response:
+            await checked(response)
+
+    with_session(work, url)
+    print(f"{name} is removed; answers it is writing are finished first")
+
+
+async def _get(session: aiohttp.ClientSession, name: str) -> dict[str, Any]:
+    async with session.get(f"v1/experts/{quote(name, safe='')}") as response:
+        return dict(await checked(response))
+
+
+def _text(value: object) -> str:
+    return "–" if value is None else str(value)

@@ -1,0 +1,147 @@
+"""`trivium serve`: check the machine, make the meta LLM ready, start everything, show progress."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+
+from server.app import Watcher, create_app
+from server.commands.client import CommandError
+from server.registration import Progress
+from server.settings import Settings
+from server.vllm_command import this_machine
+from server.workers import WorkerStatus
+
+NEEDED_MEMORY = 4_000_000_000
+"""Bytes that the embedded default's two workers and the orchestrator need to start."""
+SHUTDOWN_SECONDS = 10
+
+
+def serve(options: dict[str, Any]) -> None:
+    """Serve until Ctrl-C. Raises CommandError where the machine does not allow it."""
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        settings = Settings(**options)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise CommandError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    check_port(settings.host, settings.port)
+    checkpoint = None
+    if settings.meta_url is None:
+        check_memory()
+        checkpoint = prepare_meta(settings, console)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    app = create_app(settings, checkpoint, _Printer(console, settings))
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    console.print("stopped")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise CommandError if the address cannot be listened on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CommandError(
+                f"cannot listen on {host} port {port} ({error.strerror}); stop the program that"
+                " uses it, or choose another port with --port"
+            ) from None
+
+
+def check_memory() -> None:
+    """Raise CommandError if the workers would not fit into memory."""
+    free = psutil.virtual_memory().available
+    if not this_machine().gpu and free < NEEDED_MEMORY:
+        raise CommandError(
+            f"{free / 1e9:.1f} GB of memory are available, the workers need"
+            f" {NEEDED_MEMORY / 1e9:.0f} GB; end other programs and try again"
+        )
+
+
+def prepare_meta(settings: Settings, console: Console) -> Path:
+    """Run the job `router.prepare`, showing its progress; the servable folder.
+
+    It is a process of its own because it needs torch, which the orchestrator does without.
+    """
+    command = [sys.executable, "-m", "router.prepare", "--cache", str(settings.models_dir)]
+    command += ["--slots", str(settings.slots)]
+    if settings.meta is not None:
+        command += ["--source", str(settings.meta.expanduser().resolve())]
+    last = ""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as job:
+        assert job.stdout is not None
+        assert job.stderr is not None
+        for line in job.stdout:
+            if last:
+                console.print(f"  {last}", markup=False)
+            last = line.rstrip()
+        errors = job.stderr.read().strip().splitlines()
+    if job.returncode:
+        reason = errors[-1].removeprefix("error: ") if errors else "it gave no reason"
+        raise CommandError(f"the meta LLM cannot be made ready: {reason}")
+    return Path(last)
+
+
+class _Printer(Watcher):
+    """Prints what happens, each thing with the time it took."""
+
+    def __init__(self, console: Console, settings: Settings) -> None:
+        self._console, self._settings = console, settings
+        self._since: dict[str, float] = {}
+        self._steps: dict[str, str] = {}
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self._url = f"http://{host}:{settings.port}"
+        self._announced = False
+        self._started("meta")
+        self._print(f"starting the meta worker (log: {settings.logs_dir / 'meta.log'}) …")
+
+    def worker(self, name: str, status: WorkerStatus) -> None:
+        if status.state == "live":
+            self._print(f"worker {name} is live ({self._took(name)})")
+            if name == "meta" and not self._announced:
+                self._announced = True
+                self._print(f"serving on {self._url} — try: trivium chat 'What is 4821 + 3977?'")
+        elif status.state in ("restarting", "failed"):
+            self._started(name)
+            self._print(f"worker {name} {status}")
+
+    def registration(self, progress: Progress) -> None:
+        name, step = progress.name, progress.step.split(" queries ")[0]
+        if progress.state == "failed":
+            self._print(f"expert {name} was not registered: {progress.error}")
+        elif progress.state == "done":
+            self._print(f"expert {name} is live as trivium/{name}")
+        elif self._steps.get(name) != step:
+            self._steps[name] = step
+            if step == "starting the worker":
+                self._started(name)
+            self._print(f"expert {name}: {step} …")
+
+    def _started(self, name: str) -> None:
+        self._since[name] = time.monotonic()
+
+    def _took(self, name: str) -> str:
+        since = self._since.setdefault(name, time.monotonic())
+        return f"{time.monotonic() - since:.1f} s"
+
+    def _print(self, text: str) -> None:
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False)

@@ -1,0 +1,299 @@
+"""The fleet: the meta worker, the experts' workers, the head, and the snapshot they make.
+
+Owner of what is live. It publishes a new snapshot whenever a worker's state changes, and sees to
+it that the meta worker has the right head before it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import aiohttp
+
+from experts.manifest import ManagedWorker as ManagedSpec
+from experts.manifest import Manifest
+from experts.registry import RegisteredExpert
+from router.head import Head, HeadRow, build_head
+from router.meta_client import MetaClient, MetaError, MetaInfo
+from router.vocabulary import ExpertVocabulary
+from server.errors import NotReady
+from server.settings import Settings
+from server.snapshot import LiveExpert, SnapshotHolder
+from server.vllm_command import expert_command, meta_command, this_machine
+from server.workers import ExternalWorker, ManagedWorker, Worker, WorkerStatus
+
+DRAIN_SECONDS = 600.0
+DRAIN_POLL = 0.1
+HEAD_RETRY_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One expert of the fleet. `row` None: no row for the present meta LLM yet."""
+
+    expert: RegisteredExpert
+    worker: Worker
+    row: HeadRow | None
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The meta worker's client and what it said of itself; it has the current head."""
+
+    client: MetaClient
+    info: MetaInfo
+
+
+class Fleet:
+    """Workers, head and snapshot. Changes are made by the Registrar and by workers' states."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        session: aiohttp.ClientSession,
+        snapshots: SnapshotHolder,
+        on_status: Callable[[str, WorkerStatus], None] = lambda name, status: None,
+    ) -> None:
+        self._settings, self._session, self._snapshots = settings, session, snapshots
+        self._on_status = on_status
+        self._members: dict[str, Member] = {}
+        self._trials: dict[int, HeadRow] = {}
+        self._meta: Meta | None = None
+        self._meta_worker: Worker | None = None
+        self._vocabulary: ExpertVocabulary | None = None
+        self._workers: list[Worker] = []
+        self._meta_up = asyncio.Event()
+        self._head_lock = asyncio.Lock()
+        self._draining: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def encodings_dir(self) -> Path:
+        return self._settings.cache_dir / "encodings"
+
+    # ------------------------------------------------------------ the meta worker
+
+    def start_meta(self, checkpoint: Path | None) -> None:
+        """Start, or start to watch, the meta worker. `checkpoint` None: it runs elsewhere."""
+        settings = self._settings
+        worker: Worker
+        if checkpoint is None:
+            assert settings.meta_url is not None
+            base = f"{settings.meta_url.rstrip('/')}/v1"
+            worker = ExternalWorker(
+                "meta", base, settings.meta_model, self._session, self._meta_changed
+            )
+        else:
+            worker = ManagedWorker(
+                "meta",
+                lambda port: meta_command(checkpoint, port, settings.meta_args, this_machine()),
+                self._session,
+                settings.logs_dir / "meta.log",
+                settings.worker_start_seconds,
+                self._meta_changed,
+            )
+        self._meta_worker = worker
+        self._workers.append(worker)
+        worker.start()
+
+    def meta(self) -> tuple[MetaClient, MetaInfo]:
+        """The live meta worker. Raises NotReady."""
+        if self._meta is None:
+            status = self._meta_worker.status if self._meta_worker else "not started"
+            raise NotReady(f"the meta LLM is not up yet ({status})")
+        return self._meta.client, self._meta.info
+
+    async def wait_meta(self) -> MetaInfo:
+        """Wait until the meta worker is live, with the current head."""
+        while self._meta is None:
+            await self._meta_up.wait()
+        return self._meta.info
+
+    def _meta_changed(self, worker: Worker) -> None:
+        self._on_status("meta", worker.status)
+        self._meta = None
+        self._meta_up.clear()
+        self._publish()
+        if worker.endpoint is not None:
+            self._spawn(self._greet_meta(worker))
+
+    async def _greet_meta(self, worker: Worker) -> None:
+        """Ask a meta worker that came up what it is, give it the head, then let it be used."""
+        while (endpoint := worker.endpoint) is not None and self._meta is None:
+            base = endpoint.base_url.removesuffix("/v1")
+            client = MetaClient(self._session, base, endpoint.model)
+            try:
+                info = await client.info()
+                async with self._head_lock:
+                    info = await client.set_head(self._head(info))
+            except (MetaError, ValueError, KeyError) as error:
+                log.warning("the meta worker is up, but: %s", error)
+                await asyncio.sleep(HEAD_RETRY_SECONDS)
+                continue
+            if worker.endpoint == endpoint:
+                self._meta, self._vocabulary = Meta(client, info), info.vocabulary
+                self._meta_up.set()
+                self._publish()
+
+    def _head(self, info: MetaInfo) -> Head:
+        rows = {
+            member.expert.slot: member.row
+            for member in self._members.values()
+            if member.row is not None and member.expert.meta == info.fingerprint
+        }
+        return build_head(rows | self._trials, info.vocabulary.slots, info.hidden_size)
+
+    async def _push_head(self) -> None:
+        """Give the meta worker the current head. Raises MetaError."""
+        async with self._head_lock:
+            if self._meta is not None:
+                info = await self._meta.client.set_head(self._head(self._meta.info))
+                self._meta = replace(self._meta, info=info)
+
+    # ------------------------------------------------------------ experts
+
+    def make_worker(self, manifest: Manifest) -> Worker:
+        """A worker for an expert, not started yet."""
+        spec, name, settings = manifest.worker, manifest.name, self._settings
+        worker: Worker
+        if isinstance(spec, ManagedSpec):
+            checkpoint, args = spec.checkpoint, spec.args
+            worker = ManagedWorker(
+                name,
+                lambda port: expert_command(name, checkpoint, port, args, this_machine()),
+                self._session,
+                settings.logs_dir / f"{name}.log",
+                settings.worker_start_seconds,
+                self._expert_changed,
+            )
+        else:
+            base = str(spec.url).rstrip("/")
+            worker = ExternalWorker(name, base, spec.model, self._session, self._expert_changed)
+        self._workers.append(worker)
+        return worker
+
+    async def stop_worker(self, worker: Worker) -> None:
+        """Stop a worker that is no longer wanted."""
+        await worker.stop()
+        if worker in self._workers:
+            self._workers.remove(worker)
+
+    def restore(self, expert: RegisteredExpert) -> None:
+        """Start the worker of an expert that the registry knows from before."""
+        worker = self.make_worker(expert.manifest)
+        self._members[expert.name] = Member(expert, worker, HeadRow.from_bytes(expert.row))
+        worker.start()
+
+    @asynccontextmanager
+    async def trial(self, slot: int, row: HeadRow) -> AsyncIterator[None]:
+        """The head with `row` in `slot`, for a check; taken back if the check fails.
+
+        No request can choose the slot: it is in no snapshot. Raises MetaError.
+        """
+        self._trials[slot] = row
+        try:
+            await self._push_head()
+            yield
+        except BaseException:
+            self._trials.pop(slot, None)
+            self._spawn(self._push_quietly())
+            raise
+
+    def adopt(self, expert: RegisteredExpert, worker: Worker, row: HeadRow) -> None:
+        """Let requests choose an expert whose row stood its trial."""
+        self._members[expert.name] = Member(expert, worker, row)
+        self._trials.pop(expert.slot, None)
+        self._publish()
+
+    async def refit(self, expert: RegisteredExpert) -> None:
+        """Use the new row of an expert of the fleet. Raises MetaError."""
+        member = self._members[expert.name]
+        self._members[expert.name] = replace(
+            member, expert=expert, row=HeadRow.from_bytes(expert.row)
+        )
+        await self._push_head()
+        self._publish()
+
+    async def release(self, name: str) -> None:
+        """Take an expert out. Its worker ends once no running answer can need it."""
+        member = self._members.pop(name, None)
+        self._publish()
+        if member is None:
+            return
+        await self._push_quietly()
+        task = asyncio.create_task(self._drain(member))
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
+
+    async def _drain(self, member: Member) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while self._in_use(member.expert.slot):  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_POLL)
+        except TimeoutError:
+            log.warning("expert %s is still in use; stopping its worker", member.expert.name)
+        await self.stop_worker(member.worker)
+
+    def slots_in_use(self) -> set[int]:
+        """Slots that a running request could still meet, whoever has them now."""
+        slots = self._vocabulary.slots if self._vocabulary else 0
+        return {slot for slot in range(slots) if self._in_use(slot)}
+
+    def _in_use(self, slot: int) -> bool:
+        vocabulary = self._vocabulary
+        return vocabulary is not None and self._snapshots.token_in_use(vocabulary.token_id(slot))
+
+    def _expert_changed(self, worker: Worker) -> None:
+        self._on_status(worker.name, worker.status)
+        self._publish()
+
+    # ------------------------------------------------------------ what others see
+
+    def _publish(self) -> None:
+        meta, worker = self._meta, self._meta_worker
+        if meta is None or worker is None or worker.endpoint is None:
+            self._snapshots.publish(None, ())
+            return
+        live = [
+            LiveExpert(
+                member.expert.name,
+                meta.info.vocabulary.token_id(member.expert.slot),
+                member.worker.endpoint,
+            )
+            for member in self._members.values()
+            if member.worker.endpoint is not None and member.expert.meta == meta.info.fingerprint
+        ]
+        self._snapshots.publish(worker.endpoint, tuple(live))
+
+    def meta_state(self) -> str:
+        """The meta worker's state in words."""
+        return str(self._meta_worker.status) if self._meta_worker else "not started"
+
+    def expert_states(self) -> dict[str, str]:
+        """Every expert's state in words."""
+        return {name: str(member.worker.status) for name, member in self._members.items()}
+
+    async def close(self) -> None:
+        """Stop every worker this fleet started, all at once."""
+        for task in [*self._tasks, *self._draining]:
+            task.cancel()
+        await asyncio.gather(*(worker.stop() for worker in self._workers), return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _push_quietly(self) -> None:
+        """Push the head; a meta worker that is away gets it when it comes back."""
+        try:
+            await self._push_head()
+        except MetaError as error:
+            log.warning("could not push the head: %s", error)

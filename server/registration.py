@@ -1,0 +1,221 @@
+"""Experts come and go: the steps of a registration, and of a removal.
+
+A registration either ends with the expert live and stored, or leaves everything as it was and
+says at which step it failed and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from experts.manifest import Manifest
+from experts.registry import NameInUse, NoFreeSlot, RegisteredExpert, Registry
+from router.encode import Encoder, Messages
+from router.learn import Learned, learn_row
+from router.meta_client import MetaClient, MetaError, MetaInfo
+from server.errors import Conflict, NotReady, TriviumError, Unprocessable, UpstreamError
+from server.fleet import Fleet
+from server.snapshot import Endpoint
+from server.upstream import ChatUpstream
+from server.workers import Worker, WorkerFailed
+
+MIN_ACCURACY = 0.5
+"""Share of held-out examples the meta must route right for an expert to be accepted."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a registration is. `error` is set when it failed at `step`."""
+
+    name: str
+    step: str
+    state: Literal["running", "done", "failed"] = "running"
+    error: str | None = None
+
+
+class Registrar:
+    """Carries out registrations one at a time; the only one that changes the set of experts."""
+
+    def __init__(self, registry: Registry, fleet: Fleet, upstream: ChatUpstream) -> None:
+        self._registry, self._fleet, self._upstream = registry, fleet, upstream
+        self._lock = asyncio.Lock()
+        self._progress: dict[str, Progress] = {}
+        self._on_progress: list[Callable[[Progress], None]] = []
+
+    def progress(self, name: str) -> Progress | None:
+        """The latest registration of `name` in this process, finished or not."""
+        return self._progress.get(name)
+
+    def running(self) -> list[Progress]:
+        return [p for p in self._progress.values() if p.state == "running"]
+
+    def subscribe(self, listener: Callable[[Progress], None]) -> None:
+        """Call `listener` at every step of every registration."""
+        self._on_progress.append(listener)
+
+    def _say(self, progress: Progress) -> None:
+        self._progress[progress.name] = progress
+        for listener in self._on_progress:
+            listener(progress)
+
+    def check_free(self, name: str) -> None:
+        """Raise Conflict if `name` is registered or being registered."""
+        present = self._progress.get(name)
+        if present is not None and present.state == "running":
+            raise Conflict(f"an expert named {name!r} is being registered already", param="name")
+        if any(expert.name == name for expert in self._registry.experts()):
+            raise Conflict(
+                f"an expert named {name!r} is registered; remove it first or choose another name",
+                param="name",
+            )
+
+    async def register(self, manifest: Manifest) -> RegisteredExpert:
+        """Make an expert live. Raises Conflict, Unprocessable or NotReady; then nothing changed."""
+        self.check_free(manifest.name)
+        steps = _Steps(manifest.name, self._say)
+        steps.say("waiting for other registrations")
+        try:
+            async with self._lock:
+                registered = await self._register(manifest, steps)
+        except BaseException as error:
+            steps.failed(error)
+            raise
+        self._say(Progress(manifest.name, "live", "done"))
+        return registered
+
+    async def _register(self, manifest: Manifest, steps: _Steps) -> RegisteredExpert:
+        meta, info = self._fleet.meta()
+        try:
+            slot = self._registry.free_slot(
+                info.vocabulary.slots, excluded=self._fleet.slots_in_use()
+            )
+        except NoFreeSlot as error:
+            raise Conflict(str(error)) from None
+        steps.say("starting the worker")
+        worker = self._fleet.make_worker(manifest)
+        worker.start()
+        try:
+            endpoint = await _ready(worker)
+            steps.say("asking the expert for a first word")
+            await self._probe(endpoint, manifest)
+            learned = await self._learn(meta, info, manifest, steps)
+            steps.say("handing the row to the meta worker")
+            async with self._fleet.trial(slot, learned.row):
+                steps.say("checking the held-out examples")
+                accuracy = await self._check(meta, info, slot, manifest, learned)
+                registered = self._registry.add(
+                    manifest, slot, learned.row.to_bytes(), info.fingerprint, accuracy
+                )
+        except BaseException as error:
+            await self._fleet.stop_worker(worker)
+            if isinstance(error, NameInUse):
+                raise Conflict(str(error), param="name") from None
+            if isinstance(error, MetaError):
+                raise NotReady(str(error)) from None
+            raise
+        self._fleet.adopt(registered, worker, learned.row)
+        return registered
+
+    async def _probe(self, endpoint: Endpoint, manifest: Manifest) -> None:
+        """One short generation. Raises Unprocessable if the model cannot do it."""
+        messages = [m.model_dump() for m in manifest.examples[0].messages]
+        continued = messages[-1]["role"] == "assistant"
+        body = {
+            "model": endpoint.model,
+            "messages": messages[:-1] if continued else messages,
+            "max_tokens": 1,
+            "stream": True,
+        }
+        try:
+            async for _ in self._upstream.stream_chat(endpoint, body):
+                pass
+        except UpstreamError as error:
+            raise Unprocessable(f"the expert's worker does not generate: {error}") from None
+
+    async def _learn(
+        self, meta: MetaClient, info: MetaInfo, manifest: Manifest, steps: _Steps
+    ) -> Learned:
+        encoder = Encoder(meta, info, self._fleet.encodings_dir)
+        others = [
+            example
+            for expert in self._registry.experts()
+            if expert.name != manifest.name
+            for example in _prompts(expert.manifest)
+        ]
+        return await learn_row(encoder, _prompts(manifest), others, steps.say)
+
+    async def _check(
+        self, meta: MetaClient, info: MetaInfo, slot: int, manifest: Manifest, learned: Learned
+    ) -> float | None:
+        """Share of held-out examples that the running meta routes here, or None without any.
+
+        Raises Unprocessable if that is under MIN_ACCURACY.
+        """
+        if not learned.held_out:
+            return None
+        taken = {expert.slot for expert in self._registry.experts()} | {slot}
+        tokens = [info.vocabulary.token_id(s) for s in sorted(taken)]
+        mine = info.vocabulary.token_id(slot)
+        routes = await asyncio.gather(*(meta.routed_to(p, tokens) for p in learned.held_out))
+        accuracy = sum(route == mine for route in routes) / len(routes)
+        if accuracy < MIN_ACCURACY:
+            raise Unprocessable(
+                f"only {accuracy:.0%} of {len(routes)} held-out examples of {manifest.name!r} are"
+                " told from general queries and other experts' examples; give more examples, or"
+                " examples that differ more from those of other experts",
+                param="examples",
+            )
+        return accuracy
+
+    async def relearn(self, expert: RegisteredExpert) -> RegisteredExpert:
+        """Fit the row of a stored expert anew, e.g. after the meta LLM was replaced."""
+        meta, info = self._fleet.meta()
+        steps = _Steps(expert.name, self._say)
+        async with self._lock:
+            learned = await self._learn(meta, info, expert.manifest, steps)
+            self._registry.update_row(
+                expert.name, learned.row.to_bytes(), info.fingerprint, expert.accuracy
+            )
+        self._say(Progress(expert.name, "live", "done"))
+        return self._registry.get(expert.name)
+
+    async def remove(self, name: str) -> None:
+        """Remove an expert; running answers finish first. Raises UnknownExpert."""
+        async with self._lock:
+            self._registry.remove(name)
+            self._progress.pop(name, None)
+            await self._fleet.release(name)
+
+
+class _Steps:
+    """Says the steps of one registration."""
+
+    def __init__(self, name: str, say: Callable[[Progress], None]) -> None:
+        self._name, self._say, self._step = name, say, ""
+
+    def say(self, step: str) -> None:
+        self._step = step
+        self._say(Progress(self._name, step))
+
+    def failed(self, error: BaseException) -> None:
+        reason = str(error) if isinstance(error, TriviumError) else type(error).__name__
+        if not isinstance(error, TriviumError | asyncio.CancelledError):
+            log.error("registration of %s failed at: %s", self._name, self._step, exc_info=error)
+        self._say(Progress(self._name, self._step, "failed", reason))
+
+
+async def _ready(worker: Worker) -> Endpoint:
+    try:
+        return await worker.ready()
+    except WorkerFailed as error:
+        raise Unprocessable(str(error), param="worker") from None
+
+
+def _prompts(manifest: Manifest) -> list[Messages]:
+    return [[m.model_dump() for m in example.messages] for example in manifest.examples]

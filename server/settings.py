@@ -1,0 +1,55 @@
+"""Settings of `trivium serve`: environment variables `TRIVIUM_…`, overridden by options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from router.vocabulary import DEFAULT_SLOTS
+
+
+class Settings(BaseSettings):
+    """Where things live and how the embedded default runs."""
+
+    model_config = SettingsConfigDict(env_prefix="TRIVIUM_", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+
+    cache_dir: Path = Path(platformdirs.user_cache_dir("trivium"))
+    """Models and encodings: can be made again."""
+    state_dir: Path = Path(platformdirs.user_state_dir("trivium"))
+    """Registry and logs: keep it."""
+    registry_url: str | None = None
+    """SQLAlchemy URL; default a SQLite file in `state_dir`."""
+
+    meta: Path | None = None
+    """Checkpoint folder of the meta LLM; default SmolLM2-135M-Instruct, fetched once."""
+    meta_args: tuple[str, ...] = ()
+    """Further arguments for vLLM on the meta worker."""
+    meta_url: str | None = None
+    """Base URL (without /v1) of a meta worker that runs elsewhere, with Trivium's plugins."""
+    meta_model: str = "meta"
+    """The meta LLM's model name at its worker."""
+    slots: int = Field(default=DEFAULT_SLOTS, ge=1, le=1024)
+    """Expert tokens reserved in the meta LLM."""
+
+    starter_experts: bool = True
+    """Register the experts found under the entry point `trivium.experts`."""
+    worker_start_seconds: float = 900.0
+    """How long a managed worker may take to become healthy."""
+
+    @property
+    def database(self) -> str:
+        return self.registry_url or f"sqlite:///{self.state_dir / 'registry.db'}"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.cache_dir / "models"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.state_dir / "logs"

@@ -1,0 +1,101 @@
+"""How a managed worker is started: vLLM's command line and environment. Pure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PLUGINS = "trivium_router,trivium_experts"
+META_PLUGINS = f"{PLUGINS},trivium_endpoints"
+CPU_KV_CACHE_GIB = 1
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides how workers run.
+
+    Attributes:
+        gpu: an NVIDIA GPU is present.
+        cores: CPU cores this process may use.
+        bf16: the CPU computes bfloat16 without converting it in software.
+    """
+
+    gpu: bool
+    cores: int
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to start. `env` is the whole environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+@cache
+def this_machine() -> Machine:
+    """The machine this process runs on."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        flags = ""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Machine(
+        gpu=shutil.which("nvidia-smi") is not None,
+        cores=cores or 1,
+        bf16="avx512" in flags or sys.platform == "darwin",
+    )
+
+
+def meta_command(checkpoint: Path, port: int, args: Sequence[str], machine: Machine) -> Command:
+    """The meta worker: vLLM with the gate, the head's endpoints and the worker extension."""
+    own = (
+        "--worker-extension-cls",
+        "router.vllm_plugin.worker.ExpertTokenWorker",
+        "--logits-processors",
+        "router.vllm_plugin.gate:ExpertGate",
+    )
+    return _command("meta", checkpoint, port, (*own, *args), META_PLUGINS, machine, share=0.45)
+
+
+def expert_command(
+    name: str, checkpoint: Path, port: int, args: Sequence[str], machine: Machine
+) -> Command:
+    """An expert worker: vLLM with the ternary quantization plugin."""
+    return _command(name, checkpoint, port, args, PLUGINS, machine, share=0.2)
+
+
+def _command(
+    name: str,
+    checkpoint: Path,
+    port: int,
+    args: Sequence[str],
+    plugins: str,
+    machine: Machine,
+    share: float,
+) -> Command:
+    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    argv += ["--model", str(checkpoint), "--served-model-name", name]
+    argv += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
+    env = dict(os.environ)
+    env |= {"VLLM_PLUGINS": plugins, "VLLM_NO_USAGE_STATS": "1"}
+    if Path(checkpoint).exists():
+        env["HF_HUB_OFFLINE"] = "1"  # the checkpoint is here: nothing to ask a hub for
+    if machine.gpu:
+        argv += ["--gpu-memory-utilization", str(share)]
+    else:
+        argv += ["--enforce-eager", "--max-num-seqs", "64"]
+        if not machine.bf16:
+            argv += ["--dtype", "float32"]
+        env.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
+        # Workers share the cores: pinned threads, or more of them than cores, would spin in
+        # each other's way.
+        env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores // 2)))
+    return Command((*argv, *args), env)

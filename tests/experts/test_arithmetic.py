@@ -1,0 +1,201 @@
+"""The arithmetic expert's data: every step and answer is right, nothing of the evaluation leaks."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from itertools import islice
+from random import Random
+
+import pytest
+
+from experts.manifest import load_manifest
+from experts.starter import arithmetic
+from experts.starter.arithmetic import questions, sampling
+from experts.starter.arithmetic.answers import final_number, is_correct
+from experts.starter.arithmetic.data import (
+    BEYOND,
+    NOT_ARITHMETIC,
+    SHAPES,
+    continuation,
+    examples,
+    follow_up,
+)
+from experts.starter.arithmetic.evaluate import load_questions
+from experts.starter.arithmetic.phrasing import ask
+from experts.starter.arithmetic.problems import Number, Problem, add, divide, multiply, subtract
+
+EQUATION = re.compile(r"[-+×÷().\d% of]*\d\)? ?[-+×÷] ?[-+×÷().\d ]*= ?-?[-\d.()+×÷ ]+")
+
+
+def value(expression: str) -> Fraction:
+    """The value of an expression of the expert's notation, by Python."""
+    text = expression.strip().replace("×", "*").replace("÷", "/").replace("% of ", " / 100 * ")
+    text = re.sub(r"\d+(?:\.\d+)?", lambda number: f"Fraction('{number[0]}')", text)
+    result: Fraction = eval(text, {"Fraction": Fraction})
+    return result
+
+
+def check_line(line: str) -> int:
+    """Verify every equation in a line of working; returns how many there were."""
+    if match := re.fullmatch(r"(\d+) ÷ (\d+) = (\d+) remainder (\d+)", line):
+        a, b, quotient, remainder = map(int, match.groups())
+        assert (quotient, remainder) == divmod(a, b)
+        return 1
+    if re.fullmatch(r"(\d+÷\d=\dr\d ?)+", line):
+        for a, b, quotient, remainder in re.findall(r"(\d+)÷(\d)=(\d)r(\d)", line):
+            assert divmod(int(a), int(b)) == (int(quotient), int(remainder))
+        return line.count("=")
+    if line.endswith(":") or "=" not in line:
+        return 0
+    steps = [line] if re.search(r" [-+×÷] |%", line) and ": " not in line else line.split()
+    checked = 0
+    for step in steps:
+        if "=" in step:
+            left, right = step.split("=", 1)
+            assert value(left) == value(right), step
+            checked += 1
+    return checked
+
+
+def check(problem: Problem) -> None:
+    lines = problem.working.split("\n")
+    assert lines[-1] == f"{problem.expression} = {problem.answer}"
+    assert sum(check_line(line) for line in lines) >= 1
+    if "remainder" not in problem.answer:
+        assert value(problem.expression) == Fraction(problem.answer)
+    assert is_correct(problem.working, problem.answer)
+
+
+@pytest.mark.parametrize("operation", list(sampling.MIX))
+def test_every_step_and_answer_is_right(operation: str) -> None:
+    random = Random(5)
+    for _ in range(300):
+        check(sampling.sample(random, operation))  # type: ignore[arg-type]
+
+
+def test_the_checker_notices_faults() -> None:
+    with pytest.raises(AssertionError):
+        check_line("1+7+0=09 2+7+0=09")
+    with pytest.raises(AssertionError):
+        check_line("12 × 3 = 37")
+    with pytest.raises(AssertionError):
+        check_line("048: 2×23=046 048-046=03")
+
+
+def test_workings_as_written() -> None:
+    assert add(Number(4821), Number(37)).working == (
+        "4821 + 0037:\n1+7+0=08 2+3+0=05 8+0+0=08 4+0+0=04\n4821 + 37 = 4858"
+    )
+    assert add(Number(5), Number(7)).working == "5 + 7 = 12"
+    assert subtract(Number(12), Number(345)).answer == "-333"
+    assert subtract(Number(375, 2), Number(125, 1)).answer == "-8.75"
+    assert multiply(347, 268).working.endswith("347 × 268 = 92996")
+    assert divide(4821, 23).answer == "209 remainder 14"
+
+
+def test_no_example_contains_an_evaluation_problem() -> None:
+    """The hash keeps them apart; here the files and the text of real examples are compared."""
+    kept = set()
+    random = Random(questions.EVALUATION_SEED)
+    for operation, count in questions.EVALUATION_COUNTS.items():
+        for _ in range(count):
+            problem = sampling.sample_evaluation(random, operation)
+            assert not problem.for_training()
+            kept.add(problem.expression)
+            ask(problem, random)
+    for example in islice(examples(11), 3000):
+        text = "\n".join([*(t.content for t in example.turns), example.prefix, example.target])
+        for line in text.split("\n"):
+            assert line.rpartition(" = ")[0] not in kept
+
+
+def test_turned_operands_are_the_same_problem() -> None:
+    random = Random(8)
+    for _ in range(200):
+        a, b = Number(random.randrange(10**5)), Number(random.randrange(10**5))
+        assert add(a, b).for_evaluation() == add(b, a).for_evaluation()
+        assert subtract(a, b).for_evaluation() == subtract(b, a).for_evaluation()
+
+
+def test_examples_are_well_formed_and_reproducible() -> None:
+    first = list(islice(examples(3), 400))
+    assert first == list(islice(examples(3), 400))
+    assert first != list(islice(examples(4), 400))
+    for example in first:
+        assert example.turns[-1].role == "user"
+        assert example.target
+        assert [turn.role for turn in example.turns[::2]] == ["user"] * len(example.turns[::2])
+        final = (example.prefix + example.target).split("\n")[-1]
+        assert " = " in final or final in (BEYOND, NOT_ARITHMETIC)
+    assert sum(SHAPES.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        ("", "1"),
+        ("A fox is a mammal.", "\n\n1"),
+        ("A fox is a mammal.\n\n", "1"),
+        ("Then, ", "1"),
+        ("The sum is", " 1"),
+        ("4821 + 3977 =", " 1"),
+    ],
+)
+def test_continuations_begin_with_the_right_space(prefix: str, expected: str) -> None:
+    assert continuation(prefix, "1") == expected
+
+
+def test_follow_ups_start_from_the_result_before() -> None:
+    random = Random(2)
+    for _ in range(100):
+        example = follow_up(random)
+        result = final_number(example.turns[1].content)
+        assert result is not None
+        assert result in example.target.split("\n")[-1]
+
+
+def test_shipped_questions_are_what_the_code_writes() -> None:
+    lines = load_questions()
+    assert len(lines) == 400
+    written = list(questions.evaluation())
+    assert [line.messages for line in lines] == [line["messages"] for line in written]
+    asked = {line.messages[-1]["content"] for line in lines}
+    manifest = load_manifest(arithmetic())
+    assert manifest.name == "arithmetic"
+    assert len(manifest.examples) == 60
+    assert not asked & {example.messages[-1].content for example in manifest.examples}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("4821 + 3977 = 8798.", "8798"),
+        ("The answer is 8,798", "8798"),
+        ("3 - 9 = -6", "-6"),
+        ("it is −6.5.", "-6.5"),
+        ("7-5", "5"),
+        ("about 12.50 euros", "12.50"),
+        ("none", None),
+    ],
+)
+def test_final_number(text: str, number: str | None) -> None:
+    assert final_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "correct"),
+    [
+        ("= 8798", "8798", True),
+        ("= 8797", "8798", False),
+        ("= 42.0", "42", True),
+        ("4821 ÷ 7 = 688 remainder 5", "688 remainder 5", True),
+        ("688 R 5", "688 remainder 5", True),
+        ("688 with a remainder of 5.", "688 remainder 5", True),
+        ("688 remainder 4", "688 remainder 5", False),
+        ("5", "688 remainder 5", False),
+        ("", "1", False),
+    ],
+)
+def test_is_correct(text: str, answer: str, correct: bool) -> None:
+    assert is_correct(text, answer) is correct

@@ -1,0 +1,44 @@
+"""The head: rows, bytes and the file the meta worker takes."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from router.head import HeadRow, build_head
+
+
+def row(seed: int, hidden: int = 6) -> HeadRow:
+    weights = np.random.default_rng(seed).normal(size=hidden).astype(np.float32)
+    return HeadRow(weights, start=0.5, later=-1.5)
+
+
+def test_a_row_survives_its_bytes() -> None:
+    before = row(0)
+    after = HeadRow.from_bytes(before.to_bytes())
+    assert np.array_equal(before.weights, after.weights)
+    assert (after.start, after.later) == (0.5, -1.5)
+
+
+def test_scores_use_the_bias_of_the_position() -> None:
+    hidden = np.ones((2, 6), np.float32)
+    difference = row(0).scores(hidden, start=True) - row(0).scores(hidden, start=False)
+    assert difference == pytest.approx([2.0, 2.0], abs=1e-5)
+
+
+def test_unused_slots_can_never_win() -> None:
+    tensors = load(build_head({2: row(1)}, slots=4, hidden_size=6).safetensors)
+    assert tensors["rows"].shape == (4, 6)
+    assert np.isneginf(tensors["bias"][[0, 1, 3]]).all()
+    assert tensors["bias"][2].tolist() == [0.5, -1.5]
+
+
+def test_the_version_follows_the_content() -> None:
+    one = build_head({0: row(1)}, 4, 6)
+    assert one.version == build_head({0: row(1)}, 4, 6).version
+    assert one.version != build_head({1: row(1)}, 4, 6).version
+
+
+@pytest.mark.parametrize(("slot", "hidden"), [(4, 6), (-1, 6), (0, 7)])
+def test_a_row_that_does_not_fit_is_refused(slot: int, hidden: int) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        build_head({slot: row(1, hidden)}, 4, 6)
