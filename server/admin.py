@@ -49,14 +49,14 @@ class ExpertList(BaseModel):
 
 
 class Admin:
-    """What the admin routes need; `app.state.admin` holds it. Owner of running registrations."""
+    """What the admin routes need; `app.state.admin` holds it."""
 
     def __init__(self, registry: Registry, registrar: Registrar, fleet: Fleet) -> None:
         self.registry, self.registrar, self.fleet = registry, registrar, fleet
-        self._tasks: set[asyncio.Task[RegisteredExpert]] = set()
 
     def start(self, raw: dict[str, Any]) -> tuple[str, asyncio.Task[RegisteredExpert]]:
-        """Validate a manifest and begin its registration. Raises BadRequest or Conflict."""
+        """Validate a manifest and begin its registration. Raises BadRequest, Conflict or
+        NotReady."""
         try:
             manifest = (
                 load_manifest(Path(str(raw["path"])).expanduser())
@@ -65,13 +65,8 @@ class Admin:
             )
         except ManifestError as error:
             raise BadRequest(str(error)) from None
-        self.registrar.check_free(manifest.name)
         self.fleet.meta()
-        task = asyncio.create_task(self.registrar.register(manifest))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda t: t.cancelled() or t.exception())  # the Registrar tells it
-        return manifest.name, task
+        return manifest.name, self.registrar.start(manifest)
 
     def view(self, name: str) -> ExpertView:
         """One expert, registered or on its way. Raises NotFound."""
@@ -93,12 +88,6 @@ class Admin:
             *(_registered(expert, states.get(expert.name, "starting"), None) for expert in stored),
             *(_registering(p) for p in self.registrar.running() if p.name not in names),
         ]
-
-    async def close(self) -> None:
-        """Give up registrations that are under way; they leave nothing behind."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _registered(expert: RegisteredExpert, state: str, progress: Progress | None) -> ExpertView:

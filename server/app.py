@@ -75,8 +75,7 @@ async def _running(
         fleet = Fleet(settings, session, snapshots, watcher.worker)
         registrar = Registrar(registry, fleet, upstream)
         registrar.subscribe(watcher.registration)
-        admin = Admin(registry, registrar, fleet)
-        app.state.admin = admin
+        app.state.admin = Admin(registry, registrar, fleet)
         app.state.services = Services(
             snapshots=snapshots,
             dispatcher=Dispatcher(snapshots, upstream),
@@ -84,6 +83,8 @@ async def _running(
             version=version("trivium"),
             started=int(time.time()),
         )
+        for expert in registry.experts():
+            fleet.restore(expert)
         fleet.start_meta(meta_checkpoint)
         starting = asyncio.create_task(_start_experts(settings, registry, registrar, fleet))
         try:
@@ -91,7 +92,7 @@ async def _running(
         finally:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
-            await admin.close()
+            await registrar.close()
             await fleet.close()
             registry.close()
 
@@ -99,14 +100,13 @@ async def _running(
 async def _start_experts(
     settings: Settings, registry: Registry, registrar: Registrar, fleet: Fleet
 ) -> None:
-    """Bring back the experts of the registry, then register new starter experts.
+    """Start the workers of restored experts, then register new starter experts.
 
     The meta worker comes first: on a small machine two workers that start at once take longer
     to the first answer than one after the other.
     """
     info = await fleet.wait_meta()
-    for expert in registry.experts():
-        fleet.restore(expert)
+    fleet.start_restored()
     for expert in registry.experts():
         if expert.meta != info.fingerprint:
             await fleet.refit(await registrar.relearn(expert))

@@ -25,7 +25,7 @@ from server.errors import NotReady
 from server.settings import Settings
 from server.snapshot import LiveExpert, SnapshotHolder
 from server.vllm_command import expert_command, meta_command, this_machine
-from server.workers import ExternalWorker, ManagedWorker, Worker, WorkerStatus
+from server.workers import ExternalWorker, ManagedWorker, OnChange, Worker, WorkerStatus
 
 DRAIN_SECONDS = 600.0
 DRAIN_POLL = 0.1
@@ -87,9 +87,7 @@ class Fleet:
         if checkpoint is None:
             assert settings.meta_url is not None
             base = f"{settings.meta_url.rstrip('/')}/v1"
-            worker = ExternalWorker(
-                "meta", base, settings.meta_model, self._session, self._meta_changed
-            )
+            worker = self._external("meta", base, settings.meta_model, self._meta_changed)
         else:
             worker = ManagedWorker(
                 "meta",
@@ -175,9 +173,13 @@ class Fleet:
             )
         else:
             base = str(spec.url).rstrip("/")
-            worker = ExternalWorker(name, base, spec.model, self._session, self._expert_changed)
+            worker = self._external(name, base, spec.model, self._expert_changed)
         self._workers.append(worker)
         return worker
+
+    def _external(self, name: str, base: str, model: str, on_change: OnChange) -> Worker:
+        every = self._settings.probe_seconds
+        return ExternalWorker(name, base, model, self._session, on_change, every)
 
     async def stop_worker(self, worker: Worker) -> None:
         """Stop a worker that is no longer wanted."""
@@ -186,10 +188,14 @@ class Fleet:
             self._workers.remove(worker)
 
     def restore(self, expert: RegisteredExpert) -> None:
-        """Start the worker of an expert that the registry knows from before."""
+        """Take in an expert that the registry knows from before; its worker waits."""
         worker = self.make_worker(expert.manifest)
         self._members[expert.name] = Member(expert, worker, HeadRow.from_bytes(expert.row))
-        worker.start()
+
+    def start_restored(self) -> None:
+        """Start the workers of the experts that were restored."""
+        for member in self._members.values():
+            member.worker.start()
 
     @asynccontextmanager
     async def trial(self, slot: int, row: HeadRow) -> AsyncIterator[None]:

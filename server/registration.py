@@ -46,6 +46,7 @@ class Registrar:
         self._registry, self._fleet, self._upstream = registry, fleet, upstream
         self._lock = asyncio.Lock()
         self._progress: dict[str, Progress] = {}
+        self._tasks: set[asyncio.Task[RegisteredExpert]] = set()
         self._on_progress: list[Callable[[Progress], None]] = []
 
     def progress(self, name: str) -> Progress | None:
@@ -64,8 +65,28 @@ class Registrar:
         for listener in self._on_progress:
             listener(progress)
 
-    def check_free(self, name: str) -> None:
-        """Raise Conflict if `name` is registered or being registered."""
+    def start(self, manifest: Manifest) -> asyncio.Task[RegisteredExpert]:
+        """Begin a registration; the task ends when the expert is live.
+
+        Raises Conflict at once if the name is taken. The task raises Conflict, Unprocessable or
+        NotReady, and then nothing has changed.
+        """
+        self._check_free(manifest.name)
+        steps = _Steps(manifest.name, self._say)
+        steps.say("waiting for other registrations")
+        task = asyncio.create_task(self._carry_out(manifest, steps))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())  # progress tells it
+        return task
+
+    async def close(self) -> None:
+        """Give up registrations that are under way; they leave nothing behind."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _check_free(self, name: str) -> None:
         present = self._progress.get(name)
         if present is not None and present.state == "running":
             raise Conflict(f"an expert named {name!r} is being registered already", param="name")
@@ -75,11 +96,7 @@ class Registrar:
                 param="name",
             )
 
-    async def register(self, manifest: Manifest) -> RegisteredExpert:
-        """Make an expert live. Raises Conflict, Unprocessable or NotReady; then nothing changed."""
-        self.check_free(manifest.name)
-        steps = _Steps(manifest.name, self._say)
-        steps.say("waiting for other registrations")
+    async def _carry_out(self, manifest: Manifest, steps: _Steps) -> RegisteredExpert:
         try:
             async with self._lock:
                 registered = await self._register(manifest, steps)

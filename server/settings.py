@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """Register the experts found under the entry point `trivium.experts`."""
     worker_start_seconds: float = 900.0
     """How long a managed worker may take to become healthy."""
+    probe_seconds: float = 5.0
+    """Pause between two questions whether a worker that runs elsewhere is there."""
 
     @property
     def database(self) -> str:

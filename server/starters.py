@@ -40,7 +40,7 @@ async def register_starters(registry: Registry, registrar: Registrar) -> None:
             if known is not None:
                 registry.mark_starter(manifest.name, seen=False)  # so a failure is tried again
                 await registrar.remove(manifest.name)
-            await registrar.register(manifest)
+            await registrar.start(manifest)
         except TriviumError as error:
             log.error("the starter expert %s did not register: %s", manifest.name, error)
         else:

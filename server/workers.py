@@ -246,7 +246,7 @@ async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> En
         async with session.get(f"{base_url}/models", timeout=timeout) as response:
             if response.status != 200:
                 return None
-            entries = (await response.json())["data"]
+            entries = (await response.json(content_type=None))["data"]
             found = next((entry for entry in entries if entry["id"] == model), None)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
         return None

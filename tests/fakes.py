@@ -124,6 +124,7 @@ class FakeWorker:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
@@ -139,6 +140,9 @@ class FakeWorker:
         if self._runner:
             await self._runner.cleanup()
             self._runner = None
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": self.model, "max_model_len": 2048}]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         received = Received(await request.json(), dict(request.headers))

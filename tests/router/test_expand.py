@@ -15,7 +15,9 @@ from router.expand import ExpandError, expand, fingerprint
 WORDS = {"a": 0, "b": 1, "c": 2}
 
 
-def checkpoint(folder: Path, *, vocab_size: int = 3, architecture: str = "LlamaForCausalLM") -> Path:
+def checkpoint(
+    folder: Path, *, vocab_size: int = 3, architecture: str = "LlamaForCausalLM"
+) -> Path:
     """A tiny two-shard checkpoint: the embedding in one shard, a layer in the other."""
     folder.mkdir()
     config = {"architectures": [architecture], "vocab_size": vocab_size, "hidden_size": 4}

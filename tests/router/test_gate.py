@@ -100,7 +100,9 @@ def test_a_request_that_starts_writing_later_in_the_batch_is_followed() -> None:
     written: list[int] = []
     processor = gate()
     request = params(experts=ALL, position="start")
-    processor.update_state(BatchUpdate(1, removed=(), added=[(0, request, None, written)], moved=()))
+    processor.update_state(
+        BatchUpdate(1, removed=(), added=[(0, request, None, written)], moved=())
+    )
     written.append(7)
     processor.update_state(None)
     CHANNEL.hidden, CHANNEL.scores = torch.zeros(1, 2), torch.tensor([[5.0, 5.0, 5.0]])

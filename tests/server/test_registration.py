@@ -1,0 +1,236 @@
+"""Experts come and go: every step over real HTTP, against a fake meta worker with a real gate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+
+from router.background import general_queries
+from server.app import create_app
+from server.settings import Settings
+from tests.fake_meta import FIRST_ID, FakeMeta
+from tests.fakes import FakeWorker, says
+from tests.server.conftest import serving
+
+SUMS = [
+    f"{verb} {a} plus {a + 3}{end}"
+    for verb in ("compute", "calculate", "please compute the sum of", "add")
+    for a, end in ((12, ""), (405, "."), (7, " please"), (88, "?"), (931, ""))
+]
+STARS = [
+    f"{verb} the {star} telescope star{end}"
+    for verb in ("observe", "describe", "photograph with", "where is")
+    for star, end in (("Vega", ""), ("Sirius", "."), ("Rigel", " please"), ("Deneb", "?"))
+]
+
+
+@dataclass
+class Site:
+    """A running orchestrator, its fake meta and one fake expert."""
+
+    app: FastAPI
+    http: httpx.AsyncClient
+    meta: FakeMeta
+    expert: FakeWorker
+
+    def manifest(self, name: str = "sums", examples: list[str] = SUMS, **other: Any) -> Any:
+        worker = {"url": self.expert.endpoint.base_url, "model": self.expert.endpoint.model}
+        return {
+            "name": name,
+            "description": "Sums.",
+            "worker": worker,
+            "examples": examples,
+            **other,
+        }
+
+    async def add(self, *args: Any, **kwargs: Any) -> httpx.Response:
+        return await self.http.post("/v1/experts", json=self.manifest(*args, **kwargs))
+
+    async def live(self) -> list[str]:
+        """Names of the models a client sees."""
+        data = (await self.http.get("/v1/models")).json()["data"]
+        return [model["id"] for model in data]
+
+    def slots_that_can_win(self) -> list[int]:
+        return [int(slot) for slot in np.flatnonzero(np.isfinite(self.meta.bias[:, 0]))]
+
+
+@asynccontextmanager
+async def running(meta: FakeMeta, expert: FakeWorker, folder: Path) -> AsyncIterator[Site]:
+    settings = Settings(
+        state_dir=folder / "state",
+        cache_dir=folder / "cache",
+        meta_url=meta.url,
+        starter_experts=False,
+        probe_seconds=0.05,
+    )
+    app = create_app(settings, None)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
+        await until(lambda: app.state.services.snapshots.current.meta is not None)
+        yield Site(app, http, meta, expert)
+
+
+async def until(condition: Any, seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        meta = await stack.enter_async_context(FakeMeta())
+        expert = await stack.enter_async_context(FakeWorker(says("42"), "calc"))
+        yield await stack.enter_async_context(running(meta, expert, tmp_path))
+
+
+async def test_a_registered_expert_is_live_and_told_apart(site: Site) -> None:
+    response = await site.add()
+    assert response.status_code == 201, response.text
+    view = response.json()
+    assert (view["state"], view["slot"], view["examples"]) == ("live", 0, len(SUMS))
+    assert view["accuracy"] >= 0.75
+    assert await site.live() == ["trivium", "trivium/meta", "trivium/sums"]
+    assert site.slots_that_can_win() == [0]
+    expert = site.app.state.services.snapshots.current.by_name("sums")
+    assert expert.token_id == FIRST_ID
+    assert expert.endpoint.model == "calc"
+
+
+async def test_two_experts_get_slots_of_their_own(site: Site) -> None:
+    await site.add()
+    first = site.meta.rows[0].copy()
+    response = await site.add("stars", STARS)
+    assert response.status_code == 201, response.text
+    assert response.json()["slot"] == 1
+    assert np.array_equal(site.meta.rows[0], first), "the first expert's row was changed"
+
+
+async def test_without_waiting_progress_can_be_followed(site: Site) -> None:
+    response = await site.http.post("/v1/experts", params={"wait": "false"}, json=site.manifest())
+    assert response.status_code == 202
+    assert response.json()["registration"]["state"] == "running"
+    while (view := (await site.http.get("/v1/experts/sums")).json())["state"] == "registering":  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    assert (view["state"], view["registration"]["state"]) == ("live", "done")
+
+
+async def test_a_name_in_use_is_refused(site: Site) -> None:
+    await site.add()
+    response = await site.add()
+    assert response.status_code == 409
+    assert "remove it first" in response.json()["error"]["message"]
+
+
+async def test_an_unreachable_worker_is_refused_and_nothing_changes(site: Site) -> None:
+    pushes = site.meta.pushes
+    worker = {"url": "http://127.0.0.1:9/v1", "model": "calc"}
+    response = await site.add(worker=worker)
+    assert response.status_code == 422
+    assert "does not serve a model named 'calc'" in response.json()["error"]["message"]
+    assert site.meta.pushes == pushes
+    assert (await site.http.get("/v1/experts")).json()["data"] == []
+    assert (await site.add()).status_code == 201, "the name stayed taken"
+
+
+async def test_examples_that_are_general_queries_are_refused_and_the_head_is_restored(
+    site: Site,
+) -> None:
+    version = site.meta.version
+    response = await site.add(examples=list(general_queries()[::4]))
+    assert response.status_code == 422
+    assert "held-out examples" in response.json()["error"]["message"]
+    await until(lambda: site.meta.version == version)
+    assert site.slots_that_can_win() == []
+    assert await site.live() == ["trivium", "trivium/meta"]
+
+
+async def test_no_free_slot_is_refused(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        meta = await stack.enter_async_context(FakeMeta(slots=1))
+        expert = await stack.enter_async_context(FakeWorker(says("42"), "calc"))
+        site = await stack.enter_async_context(running(meta, expert, tmp_path))
+        await site.add()
+        response = await site.add("stars", STARS)
+        assert response.status_code == 409
+        assert "all 1 expert slots are taken" in response.json()["error"]["message"]
+
+
+async def test_a_removed_expert_is_gone_at_once(site: Site) -> None:
+    await site.add()
+    assert (await site.http.delete("/v1/experts/sums")).status_code == 204
+    assert await site.live() == ["trivium", "trivium/meta"]
+    assert site.slots_that_can_win() == []
+    assert (await site.http.get("/v1/experts/sums")).status_code == 404
+    assert (await site.http.delete("/v1/experts/sums")).status_code == 404
+
+
+async def test_a_slot_is_not_reused_while_a_request_could_meet_it(site: Site) -> None:
+    await site.add()
+    with site.app.state.services.snapshots.lease():
+        await site.http.delete("/v1/experts/sums")
+        assert (await site.add("stars", STARS)).json()["slot"] == 1
+    assert (await site.add("again")).json()["slot"] == 0
+
+
+async def test_a_meta_worker_that_comes_back_gets_the_head_before_it_is_used(site: Site) -> None:
+    await site.add()
+    version = site.meta.version
+    site.meta.alive = False
+    await until(lambda: site.app.state.services.snapshots.current.meta is None)
+    assert (await site.http.get("/health")).status_code == 503
+    site.meta.restart()
+    site.meta.alive = True
+    await until(lambda: site.app.state.services.snapshots.current.meta is not None)
+    assert site.meta.version == version
+
+
+async def test_the_registry_survives_a_restart(tmp_path: Path) -> None:
+    async with FakeMeta() as meta, FakeWorker(says("42"), "calc") as expert:
+        async with running(meta, expert, tmp_path) as site:
+            await site.add()
+            rows = meta.rows.copy()
+        meta.restart()
+        async with running(meta, expert, tmp_path) as site:
+            snapshots = site.app.state.services.snapshots
+            await until(lambda: snapshots.current.by_name("sums") is not None)
+            assert np.array_equal(meta.rows, rows)
+
+
+async def test_an_expert_whose_worker_dies_is_masked_until_it_is_back(site: Site) -> None:
+    await site.add()
+    snapshots = site.app.state.services.snapshots
+    model, site.expert.model = site.expert.model, "another"
+    await until(lambda: snapshots.current.by_name("sums") is None)
+    assert (await site.http.get("/health")).json()["experts"]["sums"].startswith("failed")
+    site.expert.model = model
+    await until(lambda: snapshots.current.by_name("sums") is not None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "Bad Name"}, "name"),
+        ({"name": "meta"}, "reserved"),
+        ({"examples": ["one"]}, "examples"),
+        ({"examples": [{"messages": []}] * 6}, "messages"),
+        ({"worker": {}}, "worker"),
+        ({"worker": {"url": "ftp://x", "model": "m"}}, "url"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+async def test_a_bad_manifest_is_refused_with_its_place(
+    site: Site, change: dict[str, Any], message: str
+) -> None:
+    response = await site.http.post("/v1/experts", json=site.manifest() | change)
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
