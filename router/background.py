@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -16,9 +15,6 @@ _JOINTS = (
     "In one sentence, {first} Then {second}",
     "Answer briefly: {first} After that, {second}",
 )
-_SENTENCE_END = re.compile(r"[.!?][\"”)]?$|\S\n+$")
-_LIST_NUMBER = re.compile(r"\b\d+\.$")
-_END_OF_TURN = re.compile(r"<\|.*\|>|</s>")
 
 
 @cache
@@ -37,17 +33,6 @@ def two_part_questions(second: Sequence[str], count: int, seed: int) -> list[str
         first, then = rng.choice(firsts), rng.choice(second)
         questions.append(rng.choice(_JOINTS).format(first=_lower(first), second=_lower(then)))
     return questions
-
-
-def sentence_ends(tokens: Sequence[str]) -> list[int]:
-    """Positions (tokens written before) at which a sentence, a paragraph or the turn is over."""
-    ends, text = [], ""
-    for position, token in enumerate(tokens):
-        over = _SENTENCE_END.search(text) and not _LIST_NUMBER.search(text)
-        if position and (over or _END_OF_TURN.fullmatch(token)):
-            ends.append(position)
-        text += token
-    return ends
 
 
 def _lower(text: str) -> str:

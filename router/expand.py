@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
+from router.sentences import ends_sentence
 from router.vocabulary import DEFAULT_SLOTS, expert_token
 
 SUPPORTED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -42,8 +44,9 @@ class ExpandError(ValueError):
 def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
     """Write an expanded copy of the checkpoint folder `source` to `target` and return it.
 
-    `target` appears complete or not at all. Its config.json carries
-    `expert_tokens: {first_id, slots, fingerprint}`. Raises ExpandError for a checkpoint that is
+    `target` appears complete or not at all. Its config.json carries what the gate needs, under
+    `expert_tokens`: first_id, slots, fingerprint, and the ids of tokens that end a sentence or
+    the turn. Raises ExpandError for a checkpoint that is
     not a supported safetensors checkpoint with a fast tokenizer.
     """
     config = _read_config(source)
@@ -53,7 +56,14 @@ def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
     try:
         _write_weights(source, staging, first_id, slots)
         _write_tokenizer(source, staging, first_id, slots)
-        _write_config(config, staging, first_id, slots, fingerprint(source))
+        layout = {
+            "first_id": first_id,
+            "slots": slots,
+            "fingerprint": fingerprint(source),
+            "sentence_end_ids": _sentence_end_ids(staging / "tokenizer.json", first_id),
+            "end_of_turn_ids": _end_of_turn_ids(config),
+        }
+        _write_config(config, staging, layout)
         for name in _COPIED:
             if (source / name).exists():
                 shutil.copyfile(source / name, staging / name)
@@ -162,12 +172,20 @@ def _special(token_id: int, content: str) -> dict[str, Any]:
     return {"id": token_id, "content": content, **flags, "special": True}
 
 
-def _write_config(
-    config: dict[str, Any], staging: Path, first_id: int, slots: int, source: str
-) -> None:
+def _sentence_end_ids(tokenizer_file: Path, first_id: int) -> list[int]:
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    return [i for i in range(first_id) if ends_sentence(tokenizer.decode([i]))]
+
+
+def _end_of_turn_ids(config: dict[str, Any]) -> list[int]:
+    ids = config.get("eos_token_id")
+    return [] if ids is None else ids if isinstance(ids, list) else [ids]
+
+
+def _write_config(config: dict[str, Any], staging: Path, layout: dict[str, Any]) -> None:
     expanded = dict(config)
     expanded["architectures"] = [f"ExpertToken{config['architectures'][0]}"]
-    expanded["vocab_size"] = first_id + slots
-    expanded["expert_tokens"] = {"first_id": first_id, "slots": slots, "fingerprint": source}
-    text = json.dumps(expanded, indent=2, ensure_ascii=False)
+    expanded["vocab_size"] = layout["first_id"] + layout["slots"]
+    expanded["expert_tokens"] = layout
+    text = json.dumps(expanded, ensure_ascii=False)
     (staging / "config.json").write_text(text + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
 """Fit one expert's row of the head on hidden states of the frozen meta LLM.
 
-The backbone is frozen, so fitting is a small linear problem: regularised logistic regression of
-"this expert" against everything else (general queries, the other experts' examples), with the
-biases then moved so that false routes stay under a target rate. Rows are fitted one at a time:
+The backbone is frozen, so fitting is a small linear problem: for each of the head's three
+questions a regularised logistic regression of "this expert" against everything else, whose bias
+is then moved so that general traffic stays under a target rate. Rows are fitted one at a time:
 a new expert leaves the others' decisions as they are.
 """
 
@@ -12,98 +12,86 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.head import Floats, HeadRow
+from router.head import UNUSED, Floats, HeadRow
 
-FALSE_START_RATE = 0.02
-"""Share of foreign queries that may be routed at the first token."""
-FALSE_LATER_RATE = 0.001
-"""Share of later tokens of foreign answers at which the expert may be called."""
+FALSE_ROUTE_RATE = 0.02
+"""Share of general queries that may be routed at the first token, or be thought pending."""
+TURN_RATE = 0.4
+"""Share of general sentence ends that may pass as the expert's turn: it only says when, the
+remembered `pending` says whether."""
 
-_STRENGTH = 0.03
+_STRENGTH = 0.1
 """Inverse of the L2 penalty, on standardised features."""
 
 
 @dataclass(frozen=True, eq=False)
-class States:
-    """Hidden states by where in the answer they were seen.
+class Evidence:
+    """Hidden states that one kind of conversation gave.
 
     Attributes:
-        start: `[n, hidden]`, where an answer begins.
-        later: `[m, hidden]`, inside answers; m may be 0.
+        start: `[n, hidden]`, where answers begin.
+        ends: `[m, hidden]`, at ends of sentences inside the answers; m may be 0.
     """
 
     start: Floats
-    later: Floats
-
-    @property
-    def all(self) -> Floats:
-        return np.concatenate([self.start, self.later])
+    ends: Floats
 
 
-def join(parts: list[States]) -> States:
-    """States of all parts together."""
-    return States(
-        np.concatenate([part.start for part in parts]),
-        np.concatenate([part.later for part in parts]),
-    )
+def fit_row(own: Evidence, two_part: Evidence, others: Evidence, general: Evidence) -> HeadRow:
+    """The row of an expert.
 
-
-def fit_row(positive: States, related: States, general: States) -> HeadRow:
-    """The row that tells `positive` (call this expert) from the rest (do not).
-
-    `related` are states near the expert's that are not its own: other experts' queries, answers
-    that mention its topic too early. `general` is ordinary traffic; on scores of it that the
-    scoring fit has not seen (two folds) the biases are set, so that at most FALSE_START_RATE of
-    it is routed at the start and FALSE_LATER_RATE of its tokens later.
+    Args:
+        own: its example queries; their `ends` are places where it should carry on.
+        two_part: questions of which the meta LLM answers the first part and the expert the
+            second; its turn comes at the `ends`.
+        others: other experts' queries.
+        general: ordinary traffic. On scores of it that the scoring fit has not seen (two
+            halves) each bias is set.
     """
-    unseen_start, unseen_later = _unseen_scores(positive, related, general)
-    weights, bias = _logistic(positive, join([related, general]))
+    nothing_else = [others.start] if len(others.start) else []
+    start = _fit(own.start, [two_part.start, *nothing_else], general.start, FALSE_ROUTE_RATE)
+    pending = _fit(
+        np.concatenate([own.start, two_part.start]), nothing_else, general.start, FALSE_ROUTE_RATE
+    )
+    turn = _fit(np.concatenate([own.ends, two_part.ends]), [], general.ends, TURN_RATE)
+    parts = (start, pending, turn)
     return HeadRow(
-        weights,
-        start=bias + _shift(unseen_start, FALSE_START_RATE),
-        later=bias + _shift(unseen_later, FALSE_LATER_RATE),
+        np.stack([weights for weights, _ in parts]),
+        np.array([bias for _, bias in parts], np.float32),
     )
 
 
-def _logistic(positive: States, negative: States) -> tuple[Floats, float]:
-    """Weights `[hidden]` and bias. Each kind of state weighs the same, later negatives more."""
+def _fit(
+    positive: Floats, related: list[Floats], general: Floats, rate: float
+) -> tuple[Floats, float]:
+    """Weights `[hidden]` and bias for `positive` against the rest, at most `rate` of unseen
+    `general` states above 0. Without positives the answer is always no."""
+    if not len(positive):
+        return np.zeros(general.shape[1], np.float32), UNUSED
+    half = np.arange(len(general)) % 2 == 0
+    unseen = np.empty(len(general), np.float32)
+    for seen in (half, ~half):
+        weights, bias = _logistic(positive, np.concatenate([*related, general[seen]]))
+        unseen[~seen] = general[~seen] @ weights + bias
+    weights, bias = _logistic(positive, np.concatenate([*related, general]))
+    return weights, bias + _shift(unseen, rate)
+
+
+def _logistic(positive: Floats, negative: Floats) -> tuple[Floats, float]:
+    """Weights `[hidden]` and bias; both classes weigh the same."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    kinds = [positive.start, positive.later, negative.start, negative.later]
-    masses = [1.0, 1.0, 1.0, 4.0]
-    labels = np.concatenate([np.full(len(kind), i < 2) for i, kind in enumerate(kinds)])
-    sample_weight = np.concatenate(
-        [
-            np.full(len(kind), mass * len(negative.start) / max(len(kind), 1))
-            for kind, mass in zip(kinds, masses, strict=True)
-        ]
-    )
-    scaler = StandardScaler().fit(negative.all)
-    model = LogisticRegression(C=_STRENGTH, max_iter=300, tol=1e-3)
-    model.fit(scaler.transform(np.concatenate(kinds)), labels, sample_weight)
+    features = np.concatenate([positive, negative])
+    labels = np.arange(len(features)) < len(positive)
+    scaler = StandardScaler().fit(negative)
+    model = LogisticRegression(C=_STRENGTH, max_iter=300, tol=1e-3, class_weight="balanced")
+    model.fit(scaler.transform(features), labels)
     weights = model.coef_[0] / scaler.scale_
     bias = float(model.intercept_[0] - scaler.mean_ @ weights)
     return weights.astype(np.float32), bias
 
 
-def _unseen_scores(positive: States, related: States, general: States) -> tuple[Floats, Floats]:
-    """Scores of the general states, each by a fit on the other half of them."""
-    # Later states come answer by answer: halves, so that no answer is in both.
-    start_half = np.arange(len(general.start)) % 2
-    later_half = np.arange(len(general.later)) * 2 // max(len(general.later), 1)
-    start = np.empty(len(general.start), np.float32)
-    later = np.empty(len(general.later), np.float32)
-    for half in (0, 1):
-        seen = States(general.start[start_half != half], general.later[later_half != half])
-        weights, bias = _logistic(positive, join([related, seen]))
-        start[start_half == half] = general.start[start_half == half] @ weights + bias
-        later[later_half == half] = general.later[later_half == half] @ weights + bias
-    return start, later
-
-
 def _shift(scores: Floats, rate: float) -> float:
     """What to add so that at most `rate` of `scores` lie above 0; never raises them."""
-    if not len(scores):
-        return 0.0
     return min(0.0, -float(np.quantile(scores, 1 - rate)))

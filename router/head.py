@@ -16,36 +16,45 @@ UNUSED = float("-inf")
 """Bias of a slot that no expert has."""
 
 
+QUESTIONS = ("start", "pending", "turn")
+"""What a row answers, by one linear score each; log-odds, "yes" above 0.
+
+- start: at the answer's first token, does this expert write the answer from here?
+- pending: at the first token, is there something in the request that this expert should write
+  sooner or later?
+- turn: at the end of a sentence of the answer, is it time to hand over?
+
+A later hand-over needs both `pending`, remembered from the first token, and `turn`.
+"""
+
+
 @dataclass(frozen=True, eq=False)
 class HeadRow:
-    """One expert's row of the head.
-
-    The log-odds of "this expert writes on" at hidden state h are `h·weights + start` before the
-    answer's first token and `h·weights + later` before any other.
+    """One expert's part of the head: `h·weights[q] + bias[q]` for each of QUESTIONS.
 
     Attributes:
-        weights: `[hidden]` float32.
-        start: bias at the first token.
-        later: bias at every later token.
+        weights: `[3, hidden]` float32.
+        bias: `[3]` float32; -inf where the answer is always no.
     """
 
     weights: Floats
-    start: float
-    later: float
+    bias: Floats
 
     def to_bytes(self) -> bytes:
-        """Little-endian float32: the weights, then both biases."""
-        values = np.append(self.weights, [self.start, self.later])
-        return values.astype("<f4").tobytes()
+        """Little-endian float32: the weights, then the biases."""
+        data: bytes = np.concatenate([self.weights.ravel(), self.bias]).astype("<f4").tobytes()
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> HeadRow:
-        values = np.frombuffer(data, dtype="<f4")
-        return cls(values[:-2].astype(np.float32), float(values[-2]), float(values[-1]))
+        values = np.frombuffer(data, dtype="<f4").astype(np.float32)
+        count = len(QUESTIONS)
+        return cls(values[:-count].reshape(count, -1), values[-count:])
 
-    def scores(self, hidden: Floats, *, start: bool) -> Floats:
-        """Log-odds `[n]` for hidden states `[n, hidden]`."""
-        scores: Floats = hidden @ self.weights + np.float32(self.start if start else self.later)
+    def scores(self, question: str, hidden: Floats) -> Floats:
+        """Log-odds `[n]` of one of QUESTIONS for hidden states `[n, hidden]`."""
+        index = QUESTIONS.index(question)
+        scores: Floats = hidden @ self.weights[index] + self.bias[index]
         return scores
 
 
@@ -53,8 +62,8 @@ class HeadRow:
 class Head:
     """A whole head as the meta worker takes it: safetensors bytes and their version.
 
-    The file holds `rows` `[slots, hidden]` and `bias` `[slots, 2]` (first token, later tokens),
-    float32; an unused slot's bias is -inf.
+    The file holds `rows` `[3, slots, hidden]` and `bias` `[3, slots]`, float32, one matrix for
+    each of QUESTIONS; an unused slot's bias is -inf.
     """
 
     safetensors: bytes
@@ -66,15 +75,15 @@ def build_head(rows: Mapping[int, HeadRow], slots: int, hidden_size: int) -> Hea
 
     Raises ValueError if a row does not have `hidden_size` weights or there is no such slot.
     """
-    weights = np.zeros((slots, hidden_size), dtype=np.float32)
-    bias = np.full((slots, 2), UNUSED, dtype=np.float32)
+    weights = np.zeros((len(QUESTIONS), slots, hidden_size), dtype=np.float32)
+    bias = np.full((len(QUESTIONS), slots), UNUSED, dtype=np.float32)
     for slot, row in rows.items():
-        if not 0 <= slot < slots or row.weights.shape != (hidden_size,):
+        if not 0 <= slot < slots or row.weights.shape != (len(QUESTIONS), hidden_size):
             raise ValueError(
-                f"row of {row.weights.shape[0]} weights for slot {slot} does not fit a head of"
+                f"a row of shape {row.weights.shape} for slot {slot} does not fit a head of"
                 f" {slots} slots and hidden size {hidden_size}"
             )
-        weights[slot] = row.weights
-        bias[slot] = (row.start, row.later)
+        weights[:, slot] = row.weights
+        bias[:, slot] = row.bias
     data = save({"rows": weights, "bias": bias})
     return Head(data, hashlib.sha256(data).hexdigest()[:16])

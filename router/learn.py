@@ -8,16 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.background import general_queries, sentence_ends, two_part_questions
+from router.background import general_queries, two_part_questions
 from router.encode import Encoder, Messages
-from router.fit import States, fit_row, join
-from router.head import HeadRow
+from router.fit import Evidence, fit_row
+from router.head import Floats, HeadRow
 from router.meta_client import Written
+from router.sentences import sentence_ends
 
 ANSWER_TOKENS = 32
 """How far general and two-part answers are followed."""
-GENERAL_PAIRS = 60
-TWO_PART = 60
+GENERAL_PAIRS = 100
+TWO_PART = 150
+"""Two-part questions made from the examples; of the first FOLLOWED the answer is followed."""
+FOLLOWED = 50
 MAX_EXAMPLES = 400
 """More example queries than this no longer change the row; the first ones are taken."""
 HELD_OUT = 0.2
@@ -49,25 +52,30 @@ async def learn_row(
     say("encoding the example queries")
     own = await _encode_own(encoder, seen)
     say("encoding two-part questions")
-    mid, early = await _encode_two_part(encoder, seen)
+    two_part = await _encode_two_part(encoder, seen)
     say("encoding the other experts' queries")
-    related = join([early, *([await _encode_own(encoder, others)] if others else [])])
+    rest = await _encode_own(encoder, others)
     say("fitting the row")
-    row = await asyncio.to_thread(fit_row, join([own, mid]), related, general)
+    row = await asyncio.to_thread(fit_row, own, two_part, rest, general)
     return Learned(row, tuple(held_out))
 
 
 def split(examples: list[Messages]) -> tuple[list[Messages], list[Messages]]:
-    """Examples to fit on, and every fifth to check with (only the former if there are few)."""
+    """Examples to fit on, and every fifth to check with (only the former if there are few).
+
+    Unfinished answers are all fitted on: the check asks for the first token of new answers.
+    """
+    whole = [example for example in examples if example[-1]["role"] != "assistant"]
+    begun = [example for example in examples if example[-1]["role"] == "assistant"]
     step = round(1 / HELD_OUT)
-    if len(examples) < 2 * step:
+    if len(whole) < 2 * step:
         return examples, []
-    held_out = examples[step - 1 :: step]
-    return [e for i, e in enumerate(examples) if i % step != step - 1], held_out
+    seen = [example for i, example in enumerate(whole) if i % step != step - 1]
+    return seen + begun, whole[step - 1 :: step]
 
 
-async def encode_general(encoder: Encoder, say: Progress = lambda text: None) -> States:
-    """States of general traffic: where answers begin, and along them."""
+async def encode_general(encoder: Encoder, say: Progress = lambda text: None) -> Evidence:
+    """General traffic: where answers begin, and the ends of their sentences."""
     queries = list(general_queries())
     pairs = two_part_questions(queries, GENERAL_PAIRS, seed=1)
     prompts = [_ask(query) for query in queries + pairs]
@@ -75,37 +83,47 @@ async def encode_general(encoder: Encoder, say: Progress = lambda text: None) ->
     written = await encoder.encode(
         prompts, ANSWER_TOKENS, lambda done: say(f"encoding general queries {done}/{total}")
     )
-    return States(
-        np.stack([w.states[0] for w in written]),
-        np.concatenate([w.states[1:] for w in written]),
+    return _evidence(encoder, written)
+
+
+async def _encode_own(encoder: Encoder, prompts: Sequence[Messages]) -> Evidence:
+    """An expert's queries. A prompt that ends inside an answer is a place to carry on."""
+    inside = [prompt for prompt in prompts if prompt[-1]["role"] == "assistant"]
+    begins = [prompt for prompt in prompts if prompt[-1]["role"] != "assistant"]
+    starts, places = await encoder.encode(begins, 1), await encoder.encode(inside, 1)
+    return Evidence(_first_states(encoder, starts), _first_states(encoder, places))
+
+
+async def _encode_two_part(encoder: Encoder, seen: list[Messages]) -> Evidence:
+    """A general question first, then one of the expert's: at the start it is not its turn yet,
+    after a sentence of the meta's answer it is."""
+    queries = [p[0]["content"] for p in seen if len(p) == 1 and p[0]["role"] == "user"]
+    questions = two_part_questions(queries, TWO_PART, seed=2) if queries else []
+    followed = questions[:FOLLOWED]
+    answers = await encoder.encode([_ask(question) for question in followed], ANSWER_TOKENS)
+    others = await encoder.encode([_ask(question) for question in questions[FOLLOWED:]], 1)
+    begun = [p[:-1] for p in seen if p[-1]["role"] == "assistant" and len(p) > 1]
+    starts = await encoder.encode(begun, 1)
+    evidence = _evidence(encoder, answers)
+    return Evidence(
+        np.concatenate([evidence.start, _first_states(encoder, [*others, *starts])]),
+        evidence.ends,
     )
 
 
-async def _encode_own(encoder: Encoder, prompts: Sequence[Messages]) -> States:
-    """The first state of each prompt, by whether an answer was begun there."""
-    states = np.stack([w.states[0] for w in await encoder.encode(prompts, 1)])
-    inside = np.array([prompt[-1]["role"] == "assistant" for prompt in prompts])
-    return States(states[~inside], states[inside])
+def _evidence(encoder: Encoder, written: Sequence[Written]) -> Evidence:
+    """First states, and the states at ends of sentences, of whole answers."""
+    ends = [w.states[sentence_ends(w.tokens)] for w in written]
+    return Evidence(_first_states(encoder, written), _stack(encoder, ends))
 
 
-async def _encode_two_part(encoder: Encoder, seen: list[Messages]) -> tuple[States, States]:
-    """General question first, the expert's second: after each sentence of the meta's answer
-    is the expert's turn (first result), at the start and inside its first sentence it is not."""
-    queries = [p[0]["content"] for p in seen if len(p) == 1 and p[0]["role"] == "user"]
-    empty = np.empty((0, encoder.hidden_size), np.float32)
-    if not queries:
-        return States(empty, empty), States(empty, empty)
-    prompts = [_ask(question) for question in two_part_questions(queries, TWO_PART, seed=2)]
-    written = await encoder.encode(prompts, ANSWER_TOKENS)
-    after = [w.states[sentence_ends(w.tokens)] for w in written]
-    before = [w.states[1 : _first_end(w)] for w in written]
-    start = np.stack([w.states[0] for w in written])
-    none = start[:0]
-    return States(none, np.concatenate(after)), States(start, np.concatenate(before))
+def _first_states(encoder: Encoder, written: Sequence[Written]) -> Floats:
+    return _stack(encoder, [w.states[:1] for w in written])
 
 
-def _first_end(written: Written) -> int:
-    return next(iter(sentence_ends(written.tokens)), len(written.tokens))
+def _stack(encoder: Encoder, parts: Sequence[Floats]) -> Floats:
+    """`[n, hidden]`, also of no parts at all."""
+    return np.concatenate([np.empty((0, encoder.hidden_size), np.float32), *parts])
 
 
 def _ask(query: str) -> Messages:

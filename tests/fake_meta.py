@@ -30,8 +30,8 @@ class FakeMeta:
     def restart(self) -> None:
         """Forget the head, as a process that was started anew."""
         self.version = ""
-        self.rows = np.zeros((self.slots, HIDDEN), np.float32)
-        self.bias = np.full((self.slots, 2), -np.inf, np.float32)
+        self.rows = np.zeros((3, self.slots, HIDDEN), np.float32)
+        self.bias = np.full((3, self.slots), -np.inf, np.float32)
         self.captures: dict[str, list[np.ndarray]] = {}
 
     async def __aenter__(self) -> Self:
@@ -84,7 +84,7 @@ class FakeMeta:
         if key := extra.get("trivium_capture"):
             self.captures[key] = [embed(text + "".join(tokens[:i])) for i in range(len(tokens))]
         if allowed := [i - FIRST_ID for i in extra.get("trivium_experts", [])]:
-            scores = self.rows[allowed] @ state + self.bias[allowed, 0]
+            scores = self.rows[0, allowed] @ state + self.bias[0, allowed]
             if scores.max() > 0:
                 stop_reason = FIRST_ID + allowed[int(scores.argmax())]
         content = [{"token": token, "logprob": -0.1} for token in tokens]

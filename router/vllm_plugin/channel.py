@@ -21,9 +21,7 @@ class Channel:
     hidden: torch.Tensor | None = None
     """`[rows, hidden]`: the last hidden state of each request in the batch."""
     scores: torch.Tensor | None = None
-    """`[rows, slots]` float32: h·row of each expert, without the bias."""
-    bias: torch.Tensor | None = None
-    """`[slots, 2]` float32: to be added at the first token, and at later ones."""
+    """`[3, rows, slots]` float32: log-odds of `router.head.QUESTIONS`; unused slots -inf."""
     captures: OrderedDict[str, dict[int, torch.Tensor]] = field(default_factory=OrderedDict)
     """Capture key → number of tokens written before → hidden state `[hidden]` float32, CPU."""
 

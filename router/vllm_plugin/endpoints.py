@@ -27,7 +27,7 @@ class HeadState(BaseModel):
 class NewHead(BaseModel):
     version: str
     safetensors: str
-    """Base64 of a safetensors file with `rows` `[slots, hidden]` and `bias` `[slots, 2]`."""
+    """Base64 of a safetensors file with `rows` `[3, slots, hidden]` and `bias` `[3, slots]`."""
 
 
 class TakeCaptures(BaseModel):

@@ -1,19 +1,23 @@
 """The gate: a logits processor that decides, for each request and token, whether an expert
 takes over.
 
-It reads the raw log-odds that the model left in the channel, so the decision depends neither on
-temperature, top-p and penalties nor on logit_bias and min_tokens: the expert with the highest
-log-odds among those the request allows wins if that is above 0, and its token is forced.
+At the first token an expert wins whose `start` log-odds are the highest and above 0. Later, at
+the end of a sentence or where the meta LLM would end its turn, an expert wins that was `pending`
+at the first token and whose `turn` has come (`router.head.QUESTIONS`). The winner's token is
+forced. The gate reads the raw log-odds that the model left in the channel, so the decision
+depends neither on temperature, top-p and penalties nor on logit_bias and min_tokens.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
+from router.head import QUESTIONS
 from router.vllm_plugin.arguments import GateArguments, parse_arguments
 from router.vllm_plugin.channel import CHANNEL
 from router.vocabulary import ExpertVocabulary
@@ -23,8 +27,18 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.sample.logits_processor import BatchUpdate
 
-Request = tuple[GateArguments, list[int]]
-"""A request's arguments and its list of tokens written so far (vLLM keeps it current)."""
+NEVER = float("-inf")
+START, PENDING, TURN = (QUESTIONS.index(question) for question in ("start", "pending", "turn"))
+
+
+@dataclass(eq=False)
+class Request:
+    """One request in the batch. `output` are its tokens so far; vLLM keeps the list current."""
+
+    arguments: GateArguments
+    output: list[int]
+    pending: torch.Tensor | None = None
+    """`[slots]`: the log-odds seen at its first token."""
 
 
 class ExpertGate(LogitsProcessor):  # type: ignore[misc]
@@ -38,38 +52,50 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         layout = vllm_config.model_config.hf_config.expert_tokens
         self._vocabulary = ExpertVocabulary(int(layout["first_id"]), int(layout["slots"]))
+        self._sentence_ends = frozenset(layout["sentence_end_ids"])
+        self._turn_ends = torch.tensor(layout["end_of_turn_ids"], device=device)
         self._requests: dict[int, Request] = {}
-        rows = vllm_config.scheduler_config.max_num_seqs
-        self._allowed = torch.full((rows, self._vocabulary.slots), float("-inf"), device=device)
-        """Added to the scores: the request's bias where a slot is allowed, else -inf."""
-        self._later = torch.zeros(rows, dtype=torch.long)
-        """1 for a request that has written a token already; which bias applies."""
+        shape = (vllm_config.scheduler_config.max_num_seqs, self._vocabulary.slots)
+        self._allowed = torch.full(shape, NEVER, device=device)
+        """Added to the log-odds: the request's bias where a slot is allowed, else -inf."""
+        self._pending = torch.full(shape, NEVER, device=device)
+        self._at_start = torch.zeros(shape[0], 1, dtype=torch.bool, device=device)
+        self._sentence_over = torch.zeros(shape[0], 1, dtype=torch.bool, device=device)
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        changed = process_dict_updates(self._requests, batch_update, self._new_request)
-        if changed:
-            self._fill_allowed()
-        for row, (arguments, output) in self._requests.items():
-            self._later[row] = bool(output)
-            if output and arguments.position == "start":
-                self._allowed[row] = float("-inf")
+        if process_dict_updates(self._requests, batch_update, self._new_request):
+            self._fill_rows()
+        at_start = [False] * len(self._at_start)
+        sentence_over = [False] * len(self._at_start)
+        for row, request in self._requests.items():
+            at_start[row] = not request.output
+            sentence_over[row] = bool(request.output) and self._ended(request)
+        self._at_start.copy_(torch.tensor(at_start).unsqueeze(1))
+        self._sentence_over.copy_(torch.tensor(sentence_over).unsqueeze(1))
 
     def _new_request(
         self, params: SamplingParams, prompt: list[int] | None, output: list[int]
     ) -> Request | None:
         arguments = parse_arguments(params.extra_args)
-        return None if arguments is None else (arguments, output)
+        return None if arguments is None else Request(arguments, output)
 
-    def _fill_allowed(self) -> None:
-        allowed = torch.full(self._allowed.shape, float("-inf"))
-        for row, (arguments, _) in self._requests.items():
-            for token, bias in zip(arguments.tokens, arguments.bias, strict=True):
+    def _ended(self, request: Request) -> bool:
+        return request.output[-1] in self._sentence_ends
+
+    def _fill_rows(self) -> None:
+        """What depends on which request is in which row of the batch."""
+        allowed = torch.full(self._allowed.shape, NEVER)
+        self._pending.fill_(NEVER)
+        for row, request in self._requests.items():
+            for token, bias in zip(request.arguments.tokens, request.arguments.bias, strict=True):
                 slot = self._vocabulary.slot(token)
                 if slot is not None:  # an id that is no expert token allows nothing
                     allowed[row, slot] = bias
+            if request.pending is not None:
+                self._pending[row] = request.pending
         self._allowed.copy_(allowed)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
@@ -77,22 +103,37 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         if not self._requests:
             return logits
         rows = logits.shape[0]
-        hidden, scores, bias = CHANNEL.hidden, CHANNEL.scores, CHANNEL.bias
+        hidden, scores = CHANNEL.hidden, CHANNEL.scores
         assert hidden is not None
         assert scores is not None
-        assert bias is not None
-        assert scores.shape[0] == rows, "the gate sees another batch than the model scored"
-        self._capture(hidden)
-        position = self._later[:rows].to(bias.device)
-        best, slot = (scores + bias.T[position] + self._allowed[:rows]).max(dim=-1)
+        assert scores.shape[1] == rows, "the gate sees another batch than the model scored"
+        self._remember(hidden, scores)
+        best, slot = self._log_odds(logits, scores).max(dim=-1, keepdim=True)
         wins = best > 0
-        token = (slot + self._vocabulary.first_id).unsqueeze(1)
+        token = slot + self._vocabulary.first_id
         kept = logits.gather(1, token)
-        logits.masked_fill_(wins.unsqueeze(1), float("-inf"))
-        logits.scatter_(1, token, torch.where(wins.unsqueeze(1), torch.zeros_like(kept), kept))
+        logits.masked_fill_(wins, NEVER)
+        logits.scatter_(1, token, torch.where(wins, torch.zeros_like(kept), kept))
         return logits
 
-    def _capture(self, hidden: torch.Tensor) -> None:
-        for row, (arguments, output) in self._requests.items():
-            if arguments.capture is not None:
-                CHANNEL.capture(arguments.capture, len(output), hidden[row])
+    def _log_odds(self, logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`[rows, slots]`: those of a hand-over at this token, -inf where there can be none."""
+        rows = logits.shape[0]
+        at_start = self._at_start[:rows]
+        ends_turn = torch.isin(logits.argmax(dim=-1, keepdim=True), self._turn_ends)
+        can_turn = self._sentence_over[:rows] | (ends_turn & ~at_start)
+        later = torch.minimum(self._pending[:rows], scores[TURN])
+        later = later.masked_fill(~can_turn, NEVER)
+        return torch.where(at_start, scores[START], later) + self._allowed[:rows]
+
+    def _remember(self, hidden: torch.Tensor, scores: torch.Tensor) -> None:
+        """Keep what later tokens need, and the hidden states that were asked for.
+
+        A prompt that is prefilled in chunks passes here once a chunk; the last one counts.
+        """
+        for row, request in self._requests.items():
+            if not request.output and request.arguments.position == "anywhere":
+                request.pending = scores[PENDING, row].clone()
+                self._pending[row] = request.pending
+            if request.arguments.capture is not None:
+                CHANNEL.capture(request.arguments.capture, len(request.output), hidden[row])

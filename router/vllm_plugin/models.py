@@ -20,16 +20,16 @@ from router.vllm_plugin.channel import CHANNEL
 class ExpertTokenMixin:
     """Adds the expert-token head to a `…ForCausalLM` of vLLM.
 
-    The score of slot k for a hidden state h is h·row_k; with the bias of its position it is the
-    log-odds of "expert k writes on" against "no expert does" (`router.head`). In the logits the
+    For a hidden state h and slot k there are three scores h·row + bias, the log-odds of the
+    questions in `router.head.QUESTIONS`. In the logits the
     expert tokens' columns are -inf, so that log-probabilities and plain clients never see them;
     the gate (`gate.py`) raises the winner.
     """
 
     expert_rows: torch.Tensor
-    """`[slots, hidden]` float32."""
+    """`[3, slots, hidden]` float32."""
     expert_bias: torch.Tensor
-    """`[slots, 2]` float32: at the first token, at later ones; -inf where the slot is unused."""
+    """`[3, slots]` float32; -inf where the slot is unused."""
     expert_head_version: str
     """Version of the head in use; empty before the first push."""
     expert_first_id: int
@@ -40,12 +40,12 @@ class ExpertTokenMixin:
         layout = config.expert_tokens
         self.expert_first_id = int(layout["first_id"])
         slots = int(layout["slots"])
-        self.expert_rows = torch.zeros(slots, config.hidden_size, dtype=torch.float32)
-        self.expert_bias = torch.full((slots, 2), float("-inf"), dtype=torch.float32)
+        self.expert_rows = torch.zeros(3, slots, config.hidden_size, dtype=torch.float32)
+        self.expert_bias = torch.full((3, slots), float("-inf"), dtype=torch.float32)
         self.expert_head_version = ""
 
     def set_expert_head(self, rows: torch.Tensor, bias: torch.Tensor, version: str) -> None:
-        """Replace the whole head. Shapes `[slots, hidden]` and `[slots, 2]`."""
+        """Replace the whole head. Shapes `[3, slots, hidden]` and `[3, slots]`."""
         if rows.shape != self.expert_rows.shape or bias.shape != self.expert_bias.shape:
             raise ValueError(
                 f"the head is {tuple(rows.shape)}, this meta LLM's is"
@@ -64,8 +64,8 @@ class ExpertTokenMixin:
         if logits is None:  # another tensor-parallel rank samples
             return None
         CHANNEL.hidden = hidden_states
-        CHANNEL.scores = torch.nn.functional.linear(hidden_states.float(), self.expert_rows)
-        CHANNEL.bias = self.expert_bias
+        scores = torch.einsum("bh,qsh->qbs", hidden_states.float(), self.expert_rows)
+        CHANNEL.scores = scores + self.expert_bias.unsqueeze(1)
         logits[:, self.expert_first_id :] = float("-inf")
         return logits
 

@@ -163,7 +163,7 @@ def test_shipped_questions_are_what_the_code_writes() -> None:
     asked = {line.messages[-1]["content"] for line in lines}
     manifest = load_manifest(arithmetic())
     assert manifest.name == "arithmetic"
-    assert len(manifest.examples) == 60
+    assert len(manifest.examples) == 180
     assert not asked & {example.messages[-1].content for example in manifest.examples}
 
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 
 from router.expand import ExpandError, expand, fingerprint
 
-WORDS = {"a": 0, "b": 1, "c": 2}
+WORDS = {"a": 0, "b.": 1, "c": 2}
 
 
 def checkpoint(
@@ -20,7 +20,7 @@ def checkpoint(
 ) -> Path:
     """A tiny two-shard checkpoint: the embedding in one shard, a layer in the other."""
     folder.mkdir()
-    config = {"architectures": [architecture], "vocab_size": vocab_size, "hidden_size": 4}
+    config = {"architectures": [architecture], "vocab_size": vocab_size, "eos_token_id": 2}
     (folder / "config.json").write_text(json.dumps(config))
     Tokenizer(models.WordLevel(WORDS, unk_token="a")).save(str(folder / "tokenizer.json"))
     embedding = torch.arange(vocab_size * 4, dtype=torch.bfloat16).reshape(vocab_size, 4)
@@ -39,6 +39,8 @@ def test_vocabulary_embedding_and_configuration_grow(tmp_path: Path) -> None:
         "first_id": 3,
         "slots": 2,
         "fingerprint": fingerprint(source),
+        "sentence_end_ids": [1],
+        "end_of_turn_ids": [2],
     }
     embedding = load_file(target / "model-1.safetensors")["model.embed_tokens.weight"]
     before = load_file(source / "model-1.safetensors")["model.embed_tokens.weight"]

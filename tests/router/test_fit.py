@@ -1,46 +1,72 @@
 """Fitting a row on states whose truth is known."""
 
 import numpy as np
+import pytest
 
-from router.fit import FALSE_LATER_RATE, FALSE_START_RATE, States, fit_row, join
+from router.fit import FALSE_ROUTE_RATE, TURN_RATE, Evidence, fit_row
+from router.head import Floats
 
 HIDDEN = 32
 RNG = np.random.default_rng(0)
-TOPIC = RNG.normal(size=HIDDEN)
+TOPIC, WAITING, PLACE = RNG.normal(size=(3, HIDDEN))
+"""Directions: the request is the expert's; the request holds it as a second part; its turn."""
 
 
-def states(start: int, later: int, shift: float, spread: float = 1.0) -> States:
-    """States around `shift` along the topic's direction."""
-
-    def draw(count: int) -> np.ndarray:
-        noise = RNG.normal(size=(count, HIDDEN)) * spread
-        return (noise + shift * TOPIC).astype(np.float32)
-
-    return States(draw(start), draw(later))
+def draw(count: int, *directions: Floats) -> Floats:
+    return (RNG.normal(size=(count, HIDDEN)) + sum(directions)).astype(np.float32)
 
 
-def test_the_row_tells_the_expert_from_the_rest_on_unseen_states() -> None:
-    row = fit_row(states(25, 40, 1.0), states(30, 200, 0.0), states(200, 3000, 0.0))
-    mine, other = states(400, 400, 1.0), states(400, 5000, 0.0)
-    assert (row.scores(mine.start, start=True) > 0).mean() > 0.97
-    assert (row.scores(mine.later, start=False) > 0).mean() > 0.9
-    assert (row.scores(other.start, start=True) > 0).mean() < 2 * FALSE_START_RATE
-    assert (row.scores(other.later, start=False) > 0).mean() < 5 * FALSE_LATER_RATE
+def own(count: int) -> Evidence:
+    return Evidence(draw(count, TOPIC), draw(0))
 
 
-def test_biases_hold_the_target_rates_where_classes_overlap() -> None:
-    row = fit_row(states(50, 50, 0.15), states(10, 50, 0.0), states(300, 4000, 0.0))
-    other = states(4000, 20_000, 0.0)
-    assert (row.scores(other.start, start=True) > 0).mean() < 3 * FALSE_START_RATE
-    assert (row.scores(other.later, start=False) > 0).mean() < 5 * FALSE_LATER_RATE
+def two_part(count: int) -> Evidence:
+    return Evidence(draw(count, WAITING), draw(count, PLACE))
 
 
-def test_an_expert_without_later_states_can_be_fitted() -> None:
-    row = fit_row(states(25, 0, 1.0), states(10, 0, 0.0), states(100, 500, 0.0))
-    assert np.isfinite([row.start, row.later, *row.weights]).all()
-    assert (row.scores(states(100, 0, 1.0).start, start=True) > 0).mean() > 0.9
+def general(count: int, ends: int = 500) -> Evidence:
+    return Evidence(draw(count), draw(ends))
 
 
-def test_join_keeps_every_state() -> None:
-    both = join([states(2, 3, 0.0), states(4, 0, 0.0)])
-    assert (len(both.start), len(both.later), len(both.all)) == (6, 3, 9)
+NOBODY = Evidence(draw(0), draw(0))
+
+
+def share(scores: Floats) -> float:
+    return float((scores > 0).mean())
+
+
+def test_each_question_is_answered_right_on_unseen_states() -> None:
+    row = fit_row(own(30), two_part(60), NOBODY, general(300))
+    assert share(row.scores("start", draw(500, TOPIC))) > 0.95
+    assert share(row.scores("pending", draw(500, TOPIC))) > 0.7
+    assert share(row.scores("pending", draw(500, WAITING))) > 0.9
+    assert share(row.scores("turn", draw(500, PLACE))) > 0.95
+    assert share(row.scores("start", draw(500, WAITING))) < 0.1
+
+
+def test_general_traffic_stays_under_the_target_rate() -> None:
+    row = fit_row(own(30), two_part(60), NOBODY, general(600))
+    for question in ("start", "pending"):
+        assert share(row.scores(question, draw(5000))) < 2 * FALSE_ROUTE_RATE
+    assert share(row.scores("turn", draw(5000))) < 1.3 * TURN_RATE
+
+
+def test_another_experts_queries_are_told_apart() -> None:
+    other = RNG.normal(size=HIDDEN)
+    near = Evidence(draw(40, TOPIC * 0.4, other), draw(0))
+    row = fit_row(own(40), NOBODY, near, general(300))
+    assert share(row.scores("start", draw(500, TOPIC * 0.4, other))) < 0.1
+    assert share(row.scores("start", draw(500, TOPIC))) > 0.9
+
+
+def test_without_places_to_carry_on_the_turn_never_comes() -> None:
+    row = fit_row(own(25), NOBODY, NOBODY, general(100))
+    assert np.isneginf(row.bias[2])
+    assert share(row.scores("turn", draw(100, PLACE))) == 0
+
+
+@pytest.mark.parametrize("count", [5, 10, 25])
+def test_few_examples_are_enough_to_fit(count: int) -> None:
+    row = fit_row(own(count), two_part(20), NOBODY, general(300))
+    assert np.isfinite(row.bias).all()
+    assert share(row.scores("start", draw(300, TOPIC))) > 0.6

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from vllm import SamplingParams
-from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from router.vllm_plugin.arguments import parse_arguments
 from router.vllm_plugin.channel import CHANNEL, MAX_CAPTURED_REQUESTS, Channel
@@ -18,8 +18,17 @@ FIRST, SLOTS, ROWS = 10, 3, 4
 VOCABULARY = FIRST + SLOTS
 
 
+FULL_STOP, END = 3, 4
+NO, YES = -5.0, 5.0
+
+
 def gate() -> ExpertGate:
-    layout = {"first_id": FIRST, "slots": SLOTS}
+    layout = {
+        "first_id": FIRST,
+        "slots": SLOTS,
+        "sentence_end_ids": [FULL_STOP],
+        "end_of_turn_ids": [END],
+    }
     config: Any = SimpleNamespace(
         model_config=SimpleNamespace(hf_config=SimpleNamespace(expert_tokens=layout)),
         scheduler_config=SimpleNamespace(max_num_seqs=ROWS),
@@ -31,24 +40,35 @@ def params(**extra: Any) -> SamplingParams:
     return SamplingParams(extra_args={f"trivium_{key}": value for key, value in extra.items()})
 
 
-def decide(
-    requests: list[SamplingParams],
-    scores: list[list[float]],
-    written: list[list[int]] | None = None,
-    bias: list[list[float]] | None = None,
+def added(*requests: SamplingParams) -> tuple[BatchUpdate, list[list[int]]]:
+    """A batch of new requests, and the lists of tokens they will write."""
+    outputs: list[list[int]] = [[] for _ in requests]
+    rows = [(row, p, None, outputs[row]) for row, p in enumerate(requests)]
+    return BatchUpdate(len(requests), removed=(), added=rows, moved=()), outputs  # type: ignore[arg-type]
+
+
+def step(
+    processor: ExpertGate,
+    start: list[list[float]],
+    pending: list[list[float]] | None = None,
+    turn: list[list[float]] | None = None,
+    likeliest: int = 1,
 ) -> list[int]:
-    """The argmax of each row after the gate; ordinary token 1 is the likeliest before it."""
-    outputs = written or [[] for _ in requests]
-    processor = gate()
-    added = [(row, p, None, outputs[row]) for row, p in enumerate(requests)]
-    processor.update_state(BatchUpdate(len(requests), removed=(), added=added, moved=()))
-    CHANNEL.hidden = torch.zeros(len(requests), 2)
-    CHANNEL.scores = torch.tensor(scores)
-    CHANNEL.bias = torch.tensor(bias or [[0.0, 0.0]] * SLOTS)
-    logits = torch.zeros(len(requests), VOCABULARY)
-    logits[:, 1] = 50.0
+    """One engine step: the argmax of each row after the gate. Questions default to no."""
+    no = [[NO] * SLOTS] * len(start)
+    CHANNEL.hidden = torch.arange(2.0 * len(start)).reshape(-1, 2)
+    CHANNEL.scores = torch.tensor([start, pending or no, turn or no])
+    logits = torch.zeros(len(start), VOCABULARY)
+    logits[:, likeliest] = 50.0
     logits[:, FIRST:] = float("-inf")
     return [int(row.argmax()) for row in processor.apply(logits)]
+
+
+def decide(requests: list[SamplingParams], start: list[list[float]]) -> list[int]:
+    """What the first tokens of `requests` are."""
+    processor = gate()
+    processor.update_state(added(*requests)[0])
+    return step(processor, start)
 
 
 ALL = [FIRST, FIRST + 1, FIRST + 2]
@@ -74,54 +94,71 @@ def test_a_request_can_bias_the_decision() -> None:
     assert decide([params(experts=ALL, bias=[-9, -9, -9])], [[0.5, 1.0, 2.0]]) == [1]
 
 
-def test_position_start_allows_the_first_token_only() -> None:
-    request = params(experts=ALL, position="start")
-    assert decide([request], [[1.0, 0.0, 0.0]]) == [FIRST]
-    assert decide([request], [[1.0, 0.0, 0.0]], written=[[5]]) == [1]
-
-
-def test_the_bias_follows_the_position() -> None:
-    strict_later = [[0.0, -5.0]] * SLOTS
-    request = params(experts=ALL)
-    assert decide([request], [[1.0, 0.0, 0.0]], bias=strict_later) == [FIRST]
-    assert decide([request], [[1.0, 0.0, 0.0]], written=[[5]], bias=strict_later) == [1]
-
-
 def test_an_unused_slot_never_wins() -> None:
-    unused = [[float("-inf"), float("-inf")]] * SLOTS
-    assert decide([params(experts=ALL)], [[9.0, 9.0, 9.0]], bias=unused) == [1]
+    never = float("-inf")
+    assert decide([params(experts=ALL)], [[never, never, never]]) == [1]
 
 
 def test_ids_that_are_no_expert_tokens_allow_nothing() -> None:
     assert decide([params(experts=[3, 999])], [[9.0, 9.0, 9.0]]) == [1]
 
 
-def test_a_request_that_starts_writing_later_in_the_batch_is_followed() -> None:
-    written: list[int] = []
+class Conversation:
+    """One request followed from its first token; slot 1 is pending unless told otherwise."""
+
+    def __init__(self, pending: float = YES, **extra: Any) -> None:
+        self.gate = gate()
+        update, (self.output,) = added(params(experts=ALL, **extra))
+        self.gate.update_state(update)
+        step(self.gate, [[NO] * SLOTS], pending=[[NO, pending, NO]])
+
+    def after(self, token: int, *, turn: float = YES, likeliest: int = 1) -> int:
+        """The token that follows when `token` was written."""
+        self.output.append(token)
+        self.gate.update_state(None)
+        return step(self.gate, [[YES] * SLOTS], turn=[[turn, turn, NO]], likeliest=likeliest)[0]
+
+
+def test_a_pending_expert_takes_over_when_a_sentence_ends_and_its_turn_has_come() -> None:
+    conversation = Conversation()
+    assert conversation.after(2) == 1
+    assert conversation.after(FULL_STOP, turn=NO) == 1
+    assert conversation.after(2) == 1
+    assert conversation.after(FULL_STOP) == FIRST + 1
+
+
+def test_it_takes_over_where_the_meta_would_stop() -> None:
+    assert Conversation().after(2, likeliest=END) == FIRST + 1
+    assert Conversation().after(2, likeliest=END, turn=NO) == END
+
+
+def test_an_expert_that_was_not_pending_does_not() -> None:
+    assert Conversation(pending=NO).after(FULL_STOP) == 1
+
+
+def test_position_start_allows_the_first_token_only() -> None:
+    assert decide([params(experts=ALL, position="start")], [[1.0, 0.0, 0.0]]) == [FIRST]
+    assert Conversation(position="start").after(FULL_STOP) == 1
+
+
+def test_what_is_pending_follows_its_request_through_the_batch() -> None:
     processor = gate()
-    request = params(experts=ALL, position="start")
-    processor.update_state(
-        BatchUpdate(1, removed=(), added=[(0, request, None, written)], moved=())
-    )
-    written.append(7)
-    processor.update_state(None)
-    CHANNEL.hidden, CHANNEL.scores = torch.zeros(1, 2), torch.tensor([[5.0, 5.0, 5.0]])
-    CHANNEL.bias = torch.zeros(SLOTS, 2)
-    logits = torch.zeros(1, VOCABULARY)
-    logits[0, 1] = 9.0
-    assert int(processor.apply(logits).argmax()) == 1
+    update, outputs = added(params(experts=ALL), params(experts=ALL))
+    processor.update_state(update)
+    step(processor, [[NO] * SLOTS] * 2, pending=[[NO, NO, NO], [NO, NO, YES]])
+    for output in outputs:
+        output.append(FULL_STOP)
+    moved = [(1, 0, MoveDirectionality.UNIDIRECTIONAL)]
+    processor.update_state(BatchUpdate(1, removed=[0], added=(), moved=moved))
+    assert step(processor, [[NO] * SLOTS], turn=[[YES] * SLOTS]) == [FIRST + 2]
 
 
 def test_hidden_states_are_kept_for_requests_that_ask() -> None:
     CHANNEL.captures.clear()
     processor = gate()
-    requests = [params(capture="k"), params(experts=ALL)]
-    added = [(row, p, None, []) for row, p in enumerate(requests)]
-    processor.update_state(BatchUpdate(2, removed=(), added=added, moved=()))  # type: ignore[arg-type]
-    CHANNEL.hidden = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    CHANNEL.scores, CHANNEL.bias = torch.zeros(2, SLOTS), torch.zeros(SLOTS, 2)
-    processor.apply(torch.zeros(2, VOCABULARY))
-    assert CHANNEL.take("k")[0].tolist() == [1.0, 2.0]
+    processor.update_state(added(params(capture="k"), params(experts=ALL))[0])
+    step(processor, [[NO] * SLOTS] * 2)
+    assert CHANNEL.take("k")[0].tolist() == [0.0, 1.0]
     assert CHANNEL.take("k") == {}
 
 

@@ -4,32 +4,35 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from router.head import HeadRow, build_head
+from router.head import UNUSED, HeadRow, build_head
 
 
 def row(seed: int, hidden: int = 6) -> HeadRow:
-    weights = np.random.default_rng(seed).normal(size=hidden).astype(np.float32)
-    return HeadRow(weights, start=0.5, later=-1.5)
+    weights = np.random.default_rng(seed).normal(size=(3, hidden)).astype(np.float32)
+    return HeadRow(weights, np.array([0.5, -1.5, UNUSED], np.float32))
 
 
 def test_a_row_survives_its_bytes() -> None:
     before = row(0)
     after = HeadRow.from_bytes(before.to_bytes())
     assert np.array_equal(before.weights, after.weights)
-    assert (after.start, after.later) == (0.5, -1.5)
+    assert np.array_equal(before.bias, after.bias)
 
 
-def test_scores_use_the_bias_of_the_position() -> None:
-    hidden = np.ones((2, 6), np.float32)
-    difference = row(0).scores(hidden, start=True) - row(0).scores(hidden, start=False)
-    assert difference == pytest.approx([2.0, 2.0], abs=1e-5)
+def test_each_question_has_its_own_weights_and_bias() -> None:
+    hidden = np.zeros((2, 6), np.float32)
+    assert row(0).scores("start", hidden).tolist() == [0.5, 0.5]
+    assert row(0).scores("pending", hidden).tolist() == [-1.5, -1.5]
+    assert np.isneginf(row(0).scores("turn", hidden)).all()
+    hidden[:, 2] = 1
+    assert row(0).scores("start", hidden)[0] == pytest.approx(0.5 + row(0).weights[0, 2])
 
 
 def test_unused_slots_can_never_win() -> None:
     tensors = load(build_head({2: row(1)}, slots=4, hidden_size=6).safetensors)
-    assert tensors["rows"].shape == (4, 6)
-    assert np.isneginf(tensors["bias"][[0, 1, 3]]).all()
-    assert tensors["bias"][2].tolist() == [0.5, -1.5]
+    assert tensors["rows"].shape == (3, 4, 6)
+    assert np.isneginf(tensors["bias"][:, [0, 1, 3]]).all()
+    assert tensors["bias"][:2, 2].tolist() == [0.5, -1.5]
 
 
 def test_the_version_follows_the_content() -> None:

@@ -61,7 +61,7 @@ class Site:
         return [model["id"] for model in data]
 
     def slots_that_can_win(self) -> list[int]:
-        return [int(slot) for slot in np.flatnonzero(np.isfinite(self.meta.bias[:, 0]))]
+        return [int(slot) for slot in np.flatnonzero(np.isfinite(self.meta.bias[0]))]
 
 
 @asynccontextmanager
@@ -108,11 +108,11 @@ async def test_a_registered_expert_is_live_and_told_apart(site: Site) -> None:
 
 async def test_two_experts_get_slots_of_their_own(site: Site) -> None:
     await site.add()
-    first = site.meta.rows[0].copy()
+    first = site.meta.rows[:, 0].copy()
     response = await site.add("stars", STARS)
     assert response.status_code == 201, response.text
     assert response.json()["slot"] == 1
-    assert np.array_equal(site.meta.rows[0], first), "the first expert's row was changed"
+    assert np.array_equal(site.meta.rows[:, 0], first), "the first expert's row was changed"
 
 
 async def test_without_waiting_progress_can_be_followed(site: Site) -> None:

@@ -44,16 +44,16 @@ def evaluation() -> Iterator[dict[str, Any]]:
 
 
 def examples() -> Iterator[dict[str, Any]]:
-    """60 queries for fitting the expert's token: 48 questions, 8 answers to be carried on, 4
+    """180 queries for fitting the expert's token: 160 questions, 12 answers to be carried on, 8
     follow-ups."""
     random = Random(EXAMPLES_SEED)
     operations = list(EVALUATION_COUNTS)
-    for number in range(48):
+    for number in range(160):
         problem = sampling.sample_training(random, operations[number % len(operations)])
         yield {"messages": [{"role": "user", "content": ask(problem, random)}]}
-    for _ in range(8):
+    for _ in range(12):
         yield _messages(second_part(random))
-    for _ in range(4):
+    for _ in range(8):
         yield _messages(follow_up(random))
 
 
