@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,15 @@ def serve(options: dict[str, Any]) -> None:
         fault = error.errors()[0]
         raise CommandError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
     check_port(settings.host, settings.port)
+    if not is_loopback(settings.host):
+        console.print(
+            f"warning: {settings.host} can be reached from other machines, and there is no"
+            " authentication yet; put a proxy that has it in front",
+            style="yellow",
+        )
     checkpoint = None
     if settings.meta_url is None:
+        check_engine()
         check_memory()
         checkpoint = prepare_meta(settings, console)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -63,6 +72,24 @@ def check_port(host: str, port: int) -> None:
                 f"cannot listen on {host} port {port} ({error.strerror}); stop the program that"
                 " uses it, or choose another port with --port"
             ) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_engine() -> None:
+    """Raise CommandError if vLLM is not installed."""
+    if find_spec("vllm") is None:
+        extra = "gpu" if this_machine().gpu else "cpu"
+        raise CommandError(
+            "vLLM is not installed, so no worker can be started here; run `make install` or"
+            f" `pip install 'trivium[{extra}]'`, or name a meta worker with --meta-url"
+        )
 
 
 def check_memory() -> None:

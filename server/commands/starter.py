@@ -24,7 +24,7 @@ from server.commands.client import CommandError, checked, with_session
 from server.starters import GROUP
 
 CONCURRENCY = 16
-MAX_TOKENS = 160
+MAX_TOKENS = 256
 
 IsCorrect = Callable[[str, str], bool]
 
@@ -60,7 +60,7 @@ async def _rows(session: aiohttp.ClientSession, limit: int | None) -> list[Row]:
         problems = _problems(folder)[:limit]
         if not problems:
             continue
-        scorer = importlib.import_module(f"experts.starter.{point.name}.scoring")
+        scorer = importlib.import_module(f"experts.starter.{point.name}.answers")
         models = ("trivium/meta", f"trivium/{point.name}", "trivium")
         shares = [
             await _share(session, model, problems, scorer.is_correct, point.name)

@@ -1,0 +1,87 @@
+"""The registry: what is stored is found again; names and slots stay unique."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experts.manifest import Manifest, parse_manifest
+from experts.registry import NameInUse, NoFreeSlot, Registry, RegistryError, UnknownExpert
+
+
+def manifest(name: str = "poems") -> Manifest:
+    worker = {"url": "http://127.0.0.1:1/v1", "model": "m"}
+    examples = [f"poem {number}" for number in range(5)]
+    raw = {"name": name, "description": "d", "worker": worker, "examples": examples}
+    return parse_manifest(raw, base=Path("/"))
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'registry.db'}"
+
+
+@pytest.fixture
+def registry(url: str) -> Iterator[Registry]:
+    registry = Registry(url)
+    yield registry
+    registry.close()
+
+
+def test_an_expert_is_found_again_after_a_restart(registry: Registry, url: str) -> None:
+    added = registry.add(manifest(), 3, b"row", "print", 0.9)
+    registry.close()
+    assert Registry(url).experts() == [added]
+    assert Registry(url).get("poems").manifest == manifest()
+
+
+@pytest.mark.parametrize(("name", "slot"), [("poems", 1), ("other", 0)])
+def test_a_name_or_slot_in_use_is_refused(registry: Registry, name: str, slot: int) -> None:
+    registry.add(manifest(), 0, b"", "print", None)
+    with pytest.raises(NameInUse, match="registered already"):
+        registry.add(manifest(name), slot, b"", "print", None)
+    assert [expert.name for expert in registry.experts()] == ["poems"]
+
+
+def test_the_lowest_free_slot_is_given(registry: Registry) -> None:
+    registry.add(manifest("a"), 0, b"", "print", None)
+    registry.add(manifest("b"), 2, b"", "print", None)
+    assert registry.free_slot(4) == 1
+    assert registry.free_slot(4, excluded={1}) == 3
+    with pytest.raises(NoFreeSlot, match="all 2"):
+        registry.free_slot(2, excluded={1})
+
+
+def test_removing_frees_name_and_slot(registry: Registry) -> None:
+    registry.add(manifest(), 0, b"", "print", None)
+    registry.remove("poems")
+    assert registry.free_slot(1) == 0
+    for change in (registry.remove, registry.get):
+        with pytest.raises(UnknownExpert, match="'poems'"):
+            change("poems")
+
+
+def test_a_row_can_be_replaced(registry: Registry) -> None:
+    registry.add(manifest(), 0, b"old", "print", 0.5)
+    registry.update_row("poems", b"new", "other", 0.7)
+    expert = registry.get("poems")
+    assert (expert.row, expert.meta, expert.accuracy) == (b"new", "other", 0.7)
+    with pytest.raises(UnknownExpert):
+        registry.update_row("nobody", b"", "", None)
+
+
+def test_starters_are_remembered_until_forgotten(registry: Registry) -> None:
+    assert not registry.starter_seen("arithmetic")
+    registry.mark_starter("arithmetic")
+    registry.mark_starter("arithmetic")
+    assert registry.starter_seen("arithmetic")
+    registry.mark_starter("arithmetic", seen=False)
+    assert not registry.starter_seen("arithmetic")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").write_text("this is not a database, only text" * 40)
+    with pytest.raises(RegistryError, match="could not open the registry"):
+        Registry(f"sqlite:///{tmp_path / 'registry.db'}")

@@ -1,0 +1,116 @@
+"""The `trivium` command against a running orchestrator, and where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+from server.commands import chat, doctor, experts
+from server.commands.client import CommandError
+from server.commands.serve import check_memory, check_port, is_loopback
+from tests.fake_meta import FakeMeta
+from tests.fakes import FakeWorker, says
+from tests.server.conftest import World
+from tests.server.test_registration import SUMS, Site, running
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        meta = await stack.enter_async_context(FakeMeta())
+        expert = await stack.enter_async_context(FakeWorker(says("4", "2"), "calc"))
+        yield await stack.enter_async_context(running(meta, expert, tmp_path))
+
+
+def write_manifest(site: Site, folder: Path) -> Path:
+    worker = {"url": site.expert.endpoint.base_url, "model": "calc"}
+    manifest = {"name": "sums", "description": "d", "worker": worker, "examples": SUMS}
+    path = folder / "expert.yaml"
+    path.write_text(yaml.safe_dump(manifest))
+    return path
+
+
+async def test_experts_are_added_listed_shown_and_removed(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = str(site.http.base_url)
+    await asyncio.to_thread(experts.add, url, write_manifest(site, tmp_path))
+    assert "sums is live as trivium/sums" in capsys.readouterr().out
+    await asyncio.to_thread(experts.list_experts, url, False)
+    assert "sums" in capsys.readouterr().out
+    await asyncio.to_thread(experts.list_experts, url, True)
+    assert json.loads(capsys.readouterr().out)[0]["state"] == "live"
+    await asyncio.to_thread(experts.show, url, "sums", False)
+    assert "examples" in capsys.readouterr().out
+    await asyncio.to_thread(experts.remove, url, "sums")
+    await asyncio.to_thread(experts.list_experts, url, False)
+    assert "no experts are registered" in capsys.readouterr().out
+
+
+async def test_a_failed_registration_is_an_error_with_its_step(site: Site, tmp_path: Path) -> None:
+    path = write_manifest(site, tmp_path)
+    path.write_text(path.read_text().replace("model: calc", "model: other"))
+    with pytest.raises(CommandError, match=r"failed at “starting the worker”.*does not serve"):
+        await asyncio.to_thread(experts.add, str(site.http.base_url), path)
+
+
+async def test_an_unknown_expert_is_an_error_in_the_servers_words(site: Site) -> None:
+    with pytest.raises(CommandError, match="no expert named 'nobody'"):
+        await asyncio.to_thread(experts.show, str(site.http.base_url), "nobody", False)
+
+
+async def test_chat_prints_the_answer_and_the_trace(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.meta.behave = says("Foxes", " are", " small.")
+    body = chat.request_body("What is a fox?", "trivium", None, 0.0, None, True)
+    await asyncio.to_thread(chat.chat, world.url, body)
+    printed = capsys.readouterr().out
+    assert printed.startswith("Foxes are small.\n")
+    assert "meta" in printed
+    assert "finished" in printed
+
+
+async def test_chat_without_a_server_says_how_to_start_one() -> None:
+    body = chat.request_body("Hi", "trivium", "Be brief.", 0.0, 5, False)
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    with pytest.raises(CommandError, match="start one with `make serve`"):
+        await asyncio.to_thread(chat.chat, NOWHERE, body)
+
+
+def test_doctor_reports_every_check_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    status = doctor.doctor(as_json=True)
+    findings = json.loads(capsys.readouterr().out)
+    assert {f["what"] for f in findings} >= {"Python", "vLLM", "accelerator", "memory", "cache"}
+    assert status == (0 if all(f["good"] for f in findings) else 1)
+
+
+def test_a_taken_port_is_refused_with_advice() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(CommandError, match="choose another port with --port"):
+            check_port("127.0.0.1", taken.getsockname()[1])
+
+
+def test_too_little_memory_is_refused_with_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.commands.serve.NEEDED_MEMORY", 1 << 60)
+    with pytest.raises(CommandError, match="GB of memory are available"):
+        check_memory()
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("a.b", False)],
+)
+def test_loopback_addresses_are_known(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
