@@ -5,6 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def arithmetic() -> Path:
+def arithmetic_folder() -> Path:
     """The folder of the arithmetic expert's manifest (entry point of `trivium.experts`)."""
     return Path(__file__).parent / "arithmetic"

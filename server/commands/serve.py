@@ -138,6 +138,8 @@ class _Printer(Watcher):
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._url = f"http://{host}:{settings.port}"
         self._announced = False
+        self._meta_live = time.monotonic()
+        """When the meta worker came up; then the workers of known experts are started."""
         self._started("meta")
         self._print(f"starting the meta worker (log: {settings.logs_dir / 'meta.log'}) …")
 
@@ -146,6 +148,7 @@ class _Printer(Watcher):
             self._print(f"worker {name} is live ({self._took(name)})")
             if name == "meta" and not self._announced:
                 self._announced = True
+                self._meta_live = time.monotonic()
                 self._print(f"serving on {self._url} — try: trivium chat 'What is 4821 + 3977?'")
         elif status.state in ("restarting", "failed"):
             self._started(name)
@@ -167,7 +170,7 @@ class _Printer(Watcher):
         self._since[name] = time.monotonic()
 
     def _took(self, name: str) -> str:
-        since = self._since.setdefault(name, time.monotonic())
+        since = self._since.get(name, self._meta_live)
         return f"{time.monotonic() - since:.1f} s"
 
     def _print(self, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from experts.starter import arithmetic
+from experts.starter import arithmetic_folder
 from tests.e2e.conftest import Server
 from tests.e2e.test_answers import FRANCE, SUM, ask, final_number, streamed, text_of, writers
 
@@ -28,7 +28,7 @@ KINGS = [
 
 def second_expert(folder: Path) -> Path:
     """A manifest of another expert: the shipped weights in another worker, under another name."""
-    shutil.copytree(arithmetic() / "checkpoint", folder / "checkpoint")
+    shutil.copytree(arithmetic_folder() / "checkpoint", folder / "checkpoint")
     manifest = {
         "name": "kings",
         "description": "Questions about kings.",
