@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from experts.manifest import load_manifest
-from experts.starter import arithmetic
+from experts.starter import arithmetic_folder
 from experts.starter.arithmetic import questions, sampling
 from experts.starter.arithmetic.answers import final_number, is_correct
 from experts.starter.arithmetic.data import (
@@ -161,7 +161,7 @@ def test_shipped_questions_are_what_the_code_writes() -> None:
     written = list(questions.evaluation())
     assert [line.messages for line in lines] == [line["messages"] for line in written]
     asked = {line.messages[-1]["content"] for line in lines}
-    manifest = load_manifest(arithmetic())
+    manifest = load_manifest(arithmetic_folder())
     assert manifest.name == "arithmetic"
     assert len(manifest.examples) == 180
     assert not asked & {example.messages[-1].content for example in manifest.examples}
