@@ -116,7 +116,9 @@ def experts_remove(name: str, url: Url = DEFAULT_URL) -> None:
 @starter_app.command("evaluate")
 def starter_evaluate(
     url: Url = DEFAULT_URL,
-    limit: Annotated[int | None, typer.Option(help="Only the first N problems of each.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only N problems of each, evenly spaced.")
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
 ) -> None:
     """Exact-match accuracy: the meta alone, the expert alone, the whole system."""

@@ -149,7 +149,7 @@ class _Printer(Watcher):
             if name == "meta" and not self._announced:
                 self._announced = True
                 self._meta_live = time.monotonic()
-                self._print(f"serving on {self._url} — try: trivium chat 'What is 4821 + 3977?'")
+                self._print(f"serving on {self._url}; experts join as they come up")
         elif status.state in ("restarting", "failed"):
             self._started(name)
             self._print(f"worker {name} {status}")

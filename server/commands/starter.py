@@ -57,7 +57,7 @@ async def _rows(session: aiohttp.ClientSession, limit: int | None) -> list[Row]:
     rows = []
     for point in entry_points(group=GROUP):
         folder: Path = point.load()()
-        problems = _problems(folder)[:limit]
+        problems = _spread(_problems(folder), limit)
         if not problems:
             continue
         scorer = importlib.import_module(f"experts.starter.{point.name}.answers")
@@ -68,6 +68,13 @@ async def _rows(session: aiohttp.ClientSession, limit: int | None) -> list[Row]:
         ]
         rows.append(Row(point.name, len(problems), *shares))
     return rows
+
+
+def _spread(problems: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
+    """At most `limit` problems, evenly spaced: the file is sorted by kind."""
+    if limit is None or limit >= len(problems):
+        return problems
+    return [problems[i * len(problems) // limit] for i in range(limit)]
 
 
 def _problems(folder: Path) -> list[dict[str, Any]]:
