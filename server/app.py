@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -23,6 +24,8 @@ from server.starters import register_starters
 from server.upstream import Upstream, worker_session
 from server.wire import install_edge
 from server.workers import WorkerStatus
+
+log = logging.getLogger(__name__)
 
 
 class Watcher:
@@ -87,6 +90,7 @@ async def _running(
             fleet.restore(expert)
         fleet.start_meta(meta_checkpoint)
         starting = asyncio.create_task(_start_experts(settings, registry, registrar, fleet))
+        starting.add_done_callback(_log_failure)
         try:
             yield
         finally:
@@ -112,3 +116,9 @@ async def _start_experts(
             await fleet.refit(await registrar.relearn(expert))
     if settings.starter_experts:
         await register_starters(registry, registrar)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    """An exception in a task that nobody awaits until shutdown would otherwise pass unseen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the experts could not be started", exc_info=error)
