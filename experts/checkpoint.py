@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from experts.bitlinear import bit_linear_layers
+from experts.errors import ExpertsError
 from experts.packing import VALUES_PER_BYTE, PackingError, pack, unpack
 from experts.ternary import ternarize, ternary_linear
 
@@ -27,7 +28,7 @@ KEPT_DTYPE = torch.bfloat16
 """Of embeddings, norms and scales."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ExpertsError):
     """A checkpoint that cannot be used; the message names the file or tensor and the fault."""
 
 

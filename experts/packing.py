@@ -11,12 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from experts.errors import ExpertsError
+
 VALUES_PER_BYTE = 4
 INVALID = 3
 """The bit pattern that no ternary value has."""
 
 
-class PackingError(ValueError):
+class PackingError(ExpertsError):
     """A matrix that cannot be packed, or bytes that hold no ternary matrix."""
 
 
@@ -38,6 +40,18 @@ def unpack(packed: Tensor) -> Tensor:
     if bool((codes == INVALID).any()):
         raise PackingError("the bytes hold a value that is not ternary (bit pattern 3)")
     return codes.to(torch.int8) - 1
+
+
+def pack_rows(values: Tensor) -> Tensor:
+    """`pack` for any number of rows: int8 `[out, in]` to uint8 `[ceil(out / 4), in]`, as if rows
+    of zeros followed. What kernels read; on disk, `out` is a multiple of 4."""
+    missing = -values.shape[0] % VALUES_PER_BYTE
+    return pack(torch.nn.functional.pad(values, (0, 0, 0, missing)))
+
+
+def unpack_rows(packed: Tensor, out: int) -> Tensor:
+    """Undo `pack_rows`: the first `out` rows, int8 `[out, in]`."""
+    return unpack(packed)[:out]
 
 
 def pack_numpy(values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:

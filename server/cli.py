@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from experts.cli import app as ternary_app
+from experts.errors import ExpertsError
 from server.commands.client import CommandError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -24,6 +26,7 @@ experts_app = typer.Typer(help="Add, list, show and remove experts.", no_args_is
 starter_app = typer.Typer(help="The experts that Trivium ships.", no_args_is_help=True)
 app.add_typer(experts_app, name="experts")
 app.add_typer(starter_app, name="starter")
+app.add_typer(ternary_app, name="ternary")
 
 Url = Annotated[
     str, typer.Option("--url", envvar="TRIVIUM_URL", help="Where the Trivium server answers.")
@@ -147,7 +150,7 @@ def main() -> None:
     """Entry point. A failure is one sentence on standard error, never a stack trace."""
     try:
         app()
-    except CommandError as error:
+    except (CommandError, ExpertsError) as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
