@@ -1,0 +1,142 @@
+"""The C kernels (ternary.c), through ctypes: which ones this machine can run, and calling them.
+
+The library is compiled when Trivium is installed. It has a C interface of two functions and
+needs neither Python's nor torch's headers, so that it outlives both.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+LIBRARY = "experts.kernels._ternary"
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+
+
+class _Linear(ctypes.Structure):
+    """`struct linear` of ternary.c."""
+
+    _fields_ = (
+        ("path", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+        ("packed", ctypes.c_void_p),
+        ("gamma", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("tokens", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        ("outputs", ctypes.c_int64),
+        ("dtype", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("parallel", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One path of the library: `name` is portable, avx2, avx512vnni or neon."""
+
+    name: str
+    path: int
+    library: ctypes.CDLL
+    parallel: int | None
+
+    def __call__(
+        self, x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        """`experts.kernels.ternary_linear` for CPU tensors of float32 or bfloat16, contiguous
+        but for `x`. Raises ValueError for anything else: only addresses reach the library."""
+        _check(x, packed, gamma, bias)
+        x = x.contiguous()
+        inputs, outputs = packed.shape[1], gamma.numel()
+        y = torch.empty((*x.shape[:-1], outputs), dtype=x.dtype)
+        call = _Linear(
+            self.path,
+            x.data_ptr(),
+            packed.data_ptr(),
+            gamma.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            y.data_ptr(),
+            x.numel() // inputs,
+            inputs,
+            outputs,
+            DTYPES[x.dtype],
+            torch.get_num_threads(),
+            self.parallel,
+        )
+        if self.library.trivium_linear(ctypes.byref(call)):
+            raise MemoryError("no memory for the activations of a ternary layer")
+        return y
+
+
+def load_kernels(file: str | None = None) -> list[Kernel]:
+    """The paths that this machine can run, best first; none if the library was not compiled.
+
+    `file` is another build of the library, for tests.
+    """
+    if file is None:
+        spec = find_spec(LIBRARY)
+        file = spec.origin if spec is not None else None
+    if file is None:
+        return []
+    library = ctypes.CDLL(file)
+    library.trivium_path.restype = ctypes.c_void_p
+    library.trivium_path.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)]
+    library.trivium_linear.argtypes = [ctypes.POINTER(_Linear)]
+    parallel = _torch_threads()
+    kernels = []
+    name = ctypes.c_char_p()
+    for index in range(8):
+        path = library.trivium_path(index, ctypes.byref(name))
+        if path is not None and name.value is not None:
+            kernels.append(Kernel(name.value.decode(), path, library, parallel))
+    return kernels
+
+
+def empty_weights(rows: int, inputs: int) -> Tensor:
+    """Uninitialized uint8 `[rows, inputs]` in large pages where the system has them: decoding
+    reads each weight once, and misses of the address cache cost up to a fifth of that."""
+    weights = torch.empty((rows, inputs), dtype=torch.uint8)
+    size = mmap.PAGESIZE
+    begin = -(-weights.data_ptr() // size) * size
+    length = (weights.data_ptr() + weights.numel()) // size * size - begin
+    if hasattr(mmap, "MADV_HUGEPAGE") and length > 0:
+        address = ctypes.c_void_p(begin)
+        ctypes.CDLL(None).madvise(address, ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    return weights
+
+
+def _torch_threads() -> int | None:
+    """Address of GOMP_parallel in the OpenMP runtime that torch runs on: its threads are there
+    already, and a second set of them would fight for the cores. None where there is none."""
+    for library in (None, "libgomp.so.1"):  # whatever is loaded; then torch's own
+        try:
+            function = ctypes.CDLL(library).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        return ctypes.cast(function, ctypes.c_void_p).value
+    return None
+
+
+def _check(x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None) -> None:
+    rows, inputs = packed.shape
+    fits = (
+        x.shape[-1] == inputs
+        and x.dtype in DTYPES
+        and packed.dtype == torch.uint8
+        and gamma.dtype == torch.float32
+        and rows == (gamma.numel() + 3) // 4
+        and (bias is None or (bias.dtype == x.dtype and bias.numel() == gamma.numel()))
+        and all(
+            t is None or (t.is_contiguous() and t.device.type == "cpu")
+            for t in (packed, gamma, bias)
+        )
+    )
+    if not fits:
+        shapes = [(tuple(t.shape), t.dtype) for t in (x, packed, gamma, bias) if t is not None]
+        raise ValueError(f"x, packed, gamma (and bias) of a ternary layer do not fit: {shapes}")

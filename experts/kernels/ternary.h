@@ -1,0 +1,36 @@
+/* What an instruction set must provide for products with packed ternary matrices.
+ *
+ * A packed row holds four rows of a matrix: byte c of it has, in bits 2i and 2i + 1, the weight
+ * of row i at column c, stored as 0, 1, 2 for -1, 0, 1 (Hugging Face `bitnet`). Products are
+ * computed with the stored values and int8 activations, exactly, in integers; subtracting the
+ * sum of the activations then turns 0, 1, 2 into -1, 0, 1.
+ */
+#ifndef TRIVIUM_TERNARY_H
+#define TRIVIUM_TERNARY_H
+
+#include <stdint.h>
+
+enum {
+    ALIGNMENT = 64,  /* activations are padded with zeros to a multiple of this */
+    PREFETCH = 4096, /* bytes ahead of the one in use, where weights come from memory */
+};
+
+/* One way to compute; all of them give the same integers. */
+struct path {
+    const char *name;
+    int (*supported)(void);
+    /* s = 127 / max(max|x|, 1e-5); q = clip(round(x * s), -128, 127), halves to even; `sum` of q */
+    void (*quantize)(const float *x, long n, int8_t *q, float *s, int32_t *sum);
+    /* sums[4 * t + i] = sum over columns of stored weight i times token t, for up to `tokens`
+     * tokens `stride` bytes apart, padded with zeros */
+    void (*dot)(const uint8_t *packed, long columns, const int8_t *x, long stride, long tokens,
+                int32_t *sums);
+    long tokens; /* the most that one call of `dot` takes */
+};
+
+extern const struct path trivium_path_portable;
+extern const struct path trivium_path_avx2;
+extern const struct path trivium_path_avx512;
+extern const struct path trivium_path_neon;
+
+#endif
