@@ -10,7 +10,7 @@ serve: .venv/.installed
 install: .venv/.installed
 
 # vLLM for the CPU, or for CUDA where an NVIDIA GPU is present.
-.venv/.installed: pyproject.toml deploy/install.py
+.venv/.installed: pyproject.toml deploy/install.py $(wildcard experts/kernels/*.[ch])
 	@$(PYTHON) deploy/install.py
 
 .venv/.installed-dev: .venv/.installed pyproject.toml

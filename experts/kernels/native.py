@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 LIBRARY = "experts.kernels._ternary"
+LARGE_PAGE = 1 << 21
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
@@ -99,16 +100,17 @@ def load_kernels(file: str | None = None) -> list[Kernel]:
 
 
 def empty_weights(rows: int, inputs: int) -> Tensor:
-    """Uninitialized uint8 `[rows, inputs]` in large pages where the system has them: decoding
+    """Uninitialized uint8 `[rows, inputs]`, in large pages where the system has them: decoding
     reads each weight once, and misses of the address cache cost up to a fifth of that."""
-    weights = torch.empty((rows, inputs), dtype=torch.uint8)
-    size = mmap.PAGESIZE
-    begin = -(-weights.data_ptr() // size) * size
-    length = (weights.data_ptr() + weights.numel()) // size * size - begin
-    if hasattr(mmap, "MADV_HUGEPAGE") and length > 0:
-        address = ctypes.c_void_p(begin)
-        ctypes.CDLL(None).madvise(address, ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
-    return weights
+    size = rows * inputs
+    if size < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty((rows, inputs), dtype=torch.uint8)
+    pages = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    weights = torch.frombuffer(pages, dtype=torch.uint8)  # which keeps the pages
+    begin = -weights.data_ptr() % LARGE_PAGE
+    whole = size // LARGE_PAGE * LARGE_PAGE  # the rest in small pages: none is taken in vain
+    pages.madvise(mmap.MADV_HUGEPAGE, 0, begin + whole)
+    return weights[begin : begin + size].view(rows, inputs)
 
 
 def _torch_threads() -> int | None:

@@ -92,5 +92,5 @@ TARGET static void dot(const uint8_t *packed, long columns, const int8_t *x, lon
         dot_tokens(packed, columns, x, stride, 1, sums);
 }
 
-const struct path trivium_path_avx512 = {"avx512vnni", supported, quantize, dot, 4};
+const struct path trivium_path_avx512 = {"avx512vnni", supported, quantize, dot, 4, NULL, NULL};
 #endif

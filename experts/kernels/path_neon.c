@@ -70,5 +70,5 @@ TARGET static void dot(const uint8_t *packed, long columns, const int8_t *x, lon
         dot_tokens(packed, columns, x, stride, 1, sums);
 }
 
-const struct path trivium_path_neon = {"neon", supported, quantize, dot, 4};
+const struct path trivium_path_neon = {"neon", supported, quantize, dot, 4, NULL, NULL};
 #endif

@@ -22,4 +22,4 @@ static void dot(const uint8_t *packed, long columns, const int8_t *x, long strid
     sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
 }
 
-const struct path trivium_path_portable = {"portable", supported, quantize, dot, 1};
+const struct path trivium_path_portable = {"portable", supported, quantize, dot, 1, NULL, NULL};

@@ -13,7 +13,9 @@
 
 enum {
     ROW_BLOCK = 8,         /* packed rows that a thread takes at a time; they stay in its cache */
-    MOST_TOKENS = 4,       /* of any path */
+    MOST_TOKENS = 4,       /* of any path's `dot` */
+    TILED_FROM = 4,        /* tokens that are worth unpacking weights for */
+    TOKEN_BLOCK = 64,      /* tokens that a tile is used for; their columns stay in the cache */
     SERIAL_BELOW = 1 << 18 /* products that are not worth waking other threads for */
 };
 
@@ -104,8 +106,18 @@ static void store(const struct job *job, long o, long many, long t, const int32_
     }
 }
 
-/* Packed rows [begin, end) times `tokens` tokens from t on, as many as the path takes at once. */
-static void multiply_rows(const struct job *job, long begin, long end, long t, long tokens) {
+/* Store packed rows [begin, end) of `tokens` tokens from t on; sums is [tokens][ROW_BLOCK][4]. */
+static void store_block(const struct job *job, long begin, long end, long t, long tokens,
+                        int32_t (*sums)[ROW_BLOCK][4]) {
+    for (long k = 0; k < tokens; k++)
+        for (long i = 0; i < 4; i++) {
+            const long o = begin + i * job->quarter, left = job->call->out - o;
+            store(job, o, left < end - begin ? left : end - begin, t + k, &sums[k][0][i]);
+        }
+}
+
+/* Packed rows [begin, end) times a few tokens: straight from the packed bytes. */
+static void multiply_packed(const struct job *job, long begin, long end, long t, long tokens) {
     const struct linear *call = job->call;
     int32_t sums[MOST_TOKENS][ROW_BLOCK][4], some[MOST_TOKENS][4];
     for (long p = begin; p < end; p++) {
@@ -113,22 +125,39 @@ static void multiply_rows(const struct job *job, long begin, long end, long t, l
                         job->stride, tokens, some[0]);
         for (long k = 0; k < tokens; k++) memcpy(sums[k][p - begin], some[k], sizeof *some);
     }
-    for (long k = 0; k < tokens; k++)
-        for (long i = 0; i < 4; i++) {
-            const long o = begin + i * job->quarter, most = call->out - o;
-            store(job, o, most < end - begin ? most : end - begin, t + k, &sums[k][0][i]);
+    store_block(job, begin, end, t, tokens, sums);
+}
+
+/* Packed rows [begin, end) times up to TOKEN_BLOCK tokens, tile by tile. */
+static void multiply_tiles(const struct job *job, long begin, long end, long t, long tokens) {
+    const struct linear *call = job->call;
+    uint8_t tile[4 * TILE_COLUMNS];
+    int32_t sums[ROW_BLOCK][TOKEN_BLOCK][4] = {0}, turned[TOKEN_BLOCK][ROW_BLOCK][4];
+    for (long c = 0; c < call->in; c += TILE_COLUMNS) {
+        const long columns = call->in - c < TILE_COLUMNS ? call->in - c : TILE_COLUMNS;
+        for (long p = begin; p < end; p++) {
+            call->path->unpack(call->packed + p * call->in + c, columns, tile);
+            call->path->multiply(tile, columns, job->q + t * job->stride + c, job->stride, tokens,
+                                 sums[p - begin][0]);
         }
+    }
+    for (long k = 0; k < tokens; k++)
+        for (long p = 0; p < end - begin; p++) memcpy(turned[k][p], sums[p][k], sizeof sums[p][k]);
+    store_block(job, begin, end, t, tokens, turned);
 }
 
 /* Take blocks of packed rows until none is left. While a block is in the cache, every token is
  * multiplied with it: a matrix is read from memory once, whatever the number of tokens. */
 static void multiply(void *data) {
     struct job *job = data;
-    const long tokens = job->call->tokens, width = job->call->path->tokens;
+    const struct path *path = job->call->path;
+    const long tokens = job->call->tokens, tiled = path->multiply && tokens >= TILED_FROM;
+    const long width = tiled ? TOKEN_BLOCK : path->tokens;
     for (long begin; (begin = take(job, ROW_BLOCK)) < job->quarter;) {
         const long end = begin + ROW_BLOCK < job->quarter ? begin + ROW_BLOCK : job->quarter;
         for (long t = 0; t < tokens; t += width)
-            multiply_rows(job, begin, end, t, tokens - t < width ? tokens - t : width);
+            (tiled ? multiply_tiles : multiply_packed)(
+                job, begin, end, t, tokens - t < width ? tokens - t : width);
     }
 }
 

@@ -11,8 +11,9 @@
 #include <stdint.h>
 
 enum {
-    ALIGNMENT = 64,  /* activations are padded with zeros to a multiple of this */
-    PREFETCH = 4096, /* bytes ahead of the one in use, where weights come from memory */
+    ALIGNMENT = 64,      /* activations are padded with zeros to a multiple of this */
+    PREFETCH = 4096,     /* bytes ahead of the one in use, where weights come from memory */
+    TILE_COLUMNS = 2048, /* 16-bit sums hold 64 times 2 products of 2 * 127 in each of 16 places */
 };
 
 /* One way to compute; all of them give the same integers. */
@@ -26,6 +27,13 @@ struct path {
     void (*dot)(const uint8_t *packed, long columns, const int8_t *x, long stride, long tokens,
                 int32_t *sums);
     long tokens; /* the most that one call of `dot` takes */
+    /* Where many tokens go faster with weights unpacked first; otherwise both are NULL.
+     * `tile` holds 4 * TILE_COLUMNS weights in the path's own order, zeros up to a multiple of
+     * ALIGNMENT columns */
+    void (*unpack)(const uint8_t *packed, long columns, uint8_t *tile);
+    /* sums[4 * t + i] += sum over the tile's columns as in `dot`, for any `tokens` */
+    void (*multiply)(const uint8_t *tile, long columns, const int8_t *x, long stride, long tokens,
+                     int32_t *sums);
 };
 
 extern const struct path trivium_path_portable;
