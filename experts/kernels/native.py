@@ -14,6 +14,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from experts.kernels.groups import Groups
+
 LIBRARY = "experts.kernels._ternary"
 LARGE_PAGE = 1 << 21
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -35,6 +37,10 @@ class _Linear(ctypes.Structure):
         ("dtype", ctypes.c_int64),
         ("threads", ctypes.c_int64),
         ("parallel", ctypes.c_void_p),
+        ("order", ctypes.c_void_p),
+        ("begin", ctypes.c_void_p),
+        ("slot", ctypes.c_void_p),
+        ("groups", ctypes.c_int64),
     )
 
 
@@ -48,14 +54,22 @@ class Kernel:
     parallel: int | None
 
     def __call__(
-        self, x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None = None
+        self,
+        x: Tensor,
+        packed: Tensor,
+        gamma: Tensor,
+        bias: Tensor | None = None,
+        groups: Groups | None = None,
     ) -> Tensor:
         """`experts.kernels.ternary_linear` for CPU tensors of float32 or bfloat16, contiguous
-        but for `x`. Raises ValueError for anything else: only addresses reach the library."""
-        _check(x, packed, gamma, bias)
+        but for `x`; with `groups`, `experts.kernels.grouped_ternary_linear`. Raises ValueError
+        for anything else: only addresses reach the library."""
+        _check(x, packed, gamma, bias, groups)
         x = x.contiguous()
-        inputs, outputs = packed.shape[1], gamma.numel()
+        inputs, outputs = packed.shape[-1], gamma.shape[-1]
         y = torch.empty((*x.shape[:-1], outputs), dtype=x.dtype)
+        tokens = x.numel() // inputs
+        all_tokens = (ctypes.c_int64 * 3)(0, tokens, 0)  # begin and end of one group; its slot
         call = _Linear(
             self.path,
             x.data_ptr(),
@@ -63,13 +77,20 @@ class Kernel:
             gamma.data_ptr(),
             None if bias is None else bias.data_ptr(),
             y.data_ptr(),
-            x.numel() // inputs,
+            tokens,
             inputs,
             outputs,
             DTYPES[x.dtype],
             torch.get_num_threads(),
             self.parallel,
+            None,
+            ctypes.addressof(all_tokens),
+            ctypes.addressof(all_tokens) + 16,
+            1,
         )
+        if groups is not None:
+            call.order, call.begin = groups.order.data_ptr(), groups.begin.data_ptr()
+            call.slot, call.groups = groups.slots.data_ptr(), groups.slots.numel()
         if self.library.trivium_linear(ctypes.byref(call)):
             raise MemoryError("no memory for the activations of a ternary layer")
         return y
@@ -125,15 +146,22 @@ def _torch_threads() -> int | None:
     return None
 
 
-def _check(x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None) -> None:
-    rows, inputs = packed.shape
+def _check(
+    x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None, groups: Groups | None
+) -> None:
+    *slots, rows, inputs = packed.shape
+    outputs = gamma.shape[-1]
+    scales = [*slots, outputs]
     fits = (
         x.shape[-1] == inputs
         and x.dtype in DTYPES
         and packed.dtype == torch.uint8
         and gamma.dtype == torch.float32
-        and rows == (gamma.numel() + 3) // 4
-        and (bias is None or (bias.dtype == x.dtype and bias.numel() == gamma.numel()))
+        and list(gamma.shape) == scales
+        and rows == (outputs + 3) // 4
+        and (bias is None or (bias.dtype == x.dtype and list(bias.shape) == scales))
+        and len(slots) == (groups is not None)
+        and (groups is None or groups.fit(x, slots[0]))
         and all(
             t is None or (t.is_contiguous() and t.device.type == "cpu")
             for t in (packed, gamma, bias)

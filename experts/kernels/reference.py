@@ -3,8 +3,10 @@ oracle."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from experts.kernels.groups import Groups
 from experts.packing import unpack_rows
 from experts.ternary import ternary_linear as unpacked_linear
 
@@ -12,3 +14,16 @@ from experts.ternary import ternary_linear as unpacked_linear
 def ternary_linear(x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None = None) -> Tensor:
     """`experts.kernels.ternary_linear`, unpacking the whole matrix at every call."""
     return unpacked_linear(x, unpack_rows(packed, gamma.numel()), gamma, bias)
+
+
+def grouped_ternary_linear(
+    x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None, groups: Groups
+) -> Tensor:
+    """`experts.kernels.grouped_ternary_linear`, one group after the other."""
+    y = torch.empty((x.shape[0], gamma.shape[-1]), dtype=x.dtype, device=x.device)
+    begin = groups.begin.tolist()
+    for g, slot in enumerate(groups.slots.tolist()):
+        tokens = groups.order[begin[g] : begin[g + 1]]
+        own = None if bias is None else bias[slot]
+        y[tokens] = ternary_linear(x[tokens], packed[slot], gamma[slot], own)
+    return y

@@ -24,20 +24,27 @@ enum dtype { FLOAT32 = 0, BFLOAT16 = 1 };
 /* GOMP_parallel's signature: run `body(data)` on `threads` threads and wait for all. */
 typedef void (*parallel_for)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
 
-/* One call, as the caller describes it. Matrices are contiguous, row by row. */
+/* One call, as the caller describes it. Matrices are contiguous, row by row.
+ *
+ * A bank holds the matrices of several experts in slots. Tokens come in groups: tokens
+ * order[begin[g]] to order[begin[g + 1] - 1] of x are multiplied with slot[g]. */
 struct linear {
     const struct path *path;
     const void *x;         /* [tokens, in], dtype */
-    const uint8_t *packed; /* [ceil(out / 4), in] */
-    const float *gamma;    /* [out] */
-    const void *bias;      /* [out], dtype, or NULL */
-    void *y;               /* [tokens, out], dtype */
+    const uint8_t *packed; /* [slots, ceil(out / 4), in] */
+    const float *gamma;    /* [slots, out] */
+    const void *bias;      /* [slots, out], dtype, or NULL */
+    void *y;               /* [tokens, out], dtype; only the tokens of a group are written */
     int64_t tokens, in, out;
     int64_t dtype, threads;
     parallel_for parallel; /* NULL: one thread */
+    const int64_t *order;  /* [tokens]; NULL: as they come */
+    const int64_t *begin;  /* [groups + 1] */
+    const int64_t *slot;   /* [groups] */
+    int64_t groups;
 };
 
-/* A call under way. */
+/* A call under way. Token k of it is the k-th in `order`. */
 struct job {
     const struct linear *call;
     int8_t *q;             /* [tokens, stride], zeros beyond `in` */
@@ -66,16 +73,20 @@ static long take(struct job *job, long many) {
     return __atomic_fetch_add(&job->next, many, __ATOMIC_RELAXED);
 }
 
-static void quantize_token(struct job *job, long t, float *row) {
+/* Where token k of the job stands in x and y. */
+static long place(const struct linear *call, long k) { return call->order ? call->order[k] : k; }
+
+static void quantize_token(struct job *job, long k, float *row) {
     const struct linear *call = job->call;
+    const long t = place(call, k);
     const float *x = (const float *)call->x + t * call->in;
     if (call->dtype == BFLOAT16) {
         const uint16_t *from = (const uint16_t *)call->x + t * call->in;
         for (long i = 0; i < call->in; i++) row[i] = bf16_to_float(from[i]);
         x = row;
     }
-    int8_t *q = job->q + t * job->stride;
-    call->path->quantize(x, call->in, q, job->scales + t, job->sums + t);
+    int8_t *q = job->q + k * job->stride;
+    call->path->quantize(x, call->in, q, job->scales + k, job->sums + k);
     memset(q + call->in, 0, (size_t)(job->stride - call->in));
 }
 
@@ -83,81 +94,107 @@ static void quantize_tokens(void *data) {
     struct job *job = data;
     float *row = malloc((size_t)job->call->in * sizeof *row);
     if (!row) job->failed = 1;
-    for (long t; row && (t = take(job, 1)) < job->call->tokens;) quantize_token(job, t, row);
+    const long tokens = job->call->begin[job->call->groups];
+    for (long k; row && (k = take(job, 1)) < tokens;) quantize_token(job, k, row);
     free(row);
 }
 
-/* Scale `many` rows from `o` on, of token t, and store them; `sums` has one of four for each. */
-static void store(const struct job *job, long o, long many, long t, const int32_t *sums) {
+/* Packed rows [begin, end) of the matrix in a slot. */
+struct rows {
+    long slot, begin, end;
+};
+
+/* Scale `many` rows from `o` on, of token k, and store them; `sums` has one of four for each. */
+static void store(const struct job *job, long slot, long o, long many, long k,
+                  const int32_t *sums) {
     const struct linear *call = job->call;
-    const int32_t sum = job->sums[t];
-    const float scale = job->scales[t];
-    float *y = (float *)call->y + t * call->out;
-    uint16_t *y16 = (uint16_t *)call->y + t * call->out;
+    const int32_t sum = job->sums[k];
+    const float scale = job->scales[k], *gamma = call->gamma + slot * call->out + o;
+    const long at = place(call, k) * call->out + o, bias = slot * call->out + o;
     for (long p = 0; p < many; p++) {
-        float value = (float)(sums[4 * p] - sum) * (call->gamma[o + p] / scale);
+        float value = (float)(sums[4 * p] - sum) * (gamma[p] / scale);
         if (call->dtype == BFLOAT16) {
-            if (call->bias) value += bf16_to_float(((const uint16_t *)call->bias)[o + p]);
-            y16[o + p] = float_to_bf16(value);
+            if (call->bias) value += bf16_to_float(((const uint16_t *)call->bias)[bias + p]);
+            ((uint16_t *)call->y)[at + p] = float_to_bf16(value);
         } else {
-            if (call->bias) value += ((const float *)call->bias)[o + p];
-            y[o + p] = value;
+            if (call->bias) value += ((const float *)call->bias)[bias + p];
+            ((float *)call->y)[at + p] = value;
         }
     }
 }
 
-/* Store packed rows [begin, end) of `tokens` tokens from t on; sums is [tokens][ROW_BLOCK][4]. */
-static void store_block(const struct job *job, long begin, long end, long t, long tokens,
+/* Store some rows of `tokens` tokens from k on; sums is [tokens][ROW_BLOCK][4]. */
+static void store_block(const struct job *job, struct rows rows, long k, long tokens,
                         int32_t (*sums)[ROW_BLOCK][4]) {
-    for (long k = 0; k < tokens; k++)
+    const long many = rows.end - rows.begin;
+    for (long n = 0; n < tokens; n++)
         for (long i = 0; i < 4; i++) {
-            const long o = begin + i * job->quarter, left = job->call->out - o;
-            store(job, o, left < end - begin ? left : end - begin, t + k, &sums[k][0][i]);
+            const long o = rows.begin + i * job->quarter, left = job->call->out - o;
+            store(job, rows.slot, o, left < many ? left : many, k + n, &sums[n][0][i]);
         }
 }
 
-/* Packed rows [begin, end) times a few tokens: straight from the packed bytes. */
-static void multiply_packed(const struct job *job, long begin, long end, long t, long tokens) {
+/* Row p of the packed matrix in a slot. */
+static const uint8_t *packed_row(const struct job *job, struct rows rows, long p) {
+    return job->call->packed + (rows.slot * job->quarter + p) * job->call->in;
+}
+
+/* Some rows times a few tokens from k on: straight from the packed bytes. */
+static void multiply_packed(const struct job *job, struct rows rows, long k, long tokens) {
     const struct linear *call = job->call;
     int32_t sums[MOST_TOKENS][ROW_BLOCK][4], some[MOST_TOKENS][4];
-    for (long p = begin; p < end; p++) {
-        call->path->dot(call->packed + p * call->in, call->in, job->q + t * job->stride,
-                        job->stride, tokens, some[0]);
-        for (long k = 0; k < tokens; k++) memcpy(sums[k][p - begin], some[k], sizeof *some);
+    for (long p = rows.begin; p < rows.end; p++) {
+        call->path->dot(packed_row(job, rows, p), call->in, job->q + k * job->stride, job->stride,
+                        tokens, some[0]);
+        for (long n = 0; n < tokens; n++) memcpy(sums[n][p - rows.begin], some[n], sizeof *some);
     }
-    store_block(job, begin, end, t, tokens, sums);
+    store_block(job, rows, k, tokens, sums);
 }
 
-/* Packed rows [begin, end) times up to TOKEN_BLOCK tokens, tile by tile. */
-static void multiply_tiles(const struct job *job, long begin, long end, long t, long tokens) {
+/* Some rows times up to TOKEN_BLOCK tokens from k on, tile by tile. */
+static void multiply_tiles(const struct job *job, struct rows rows, long k, long tokens) {
     const struct linear *call = job->call;
     uint8_t tile[4 * TILE_COLUMNS];
     int32_t sums[ROW_BLOCK][TOKEN_BLOCK][4] = {0}, turned[TOKEN_BLOCK][ROW_BLOCK][4];
     for (long c = 0; c < call->in; c += TILE_COLUMNS) {
         const long columns = call->in - c < TILE_COLUMNS ? call->in - c : TILE_COLUMNS;
-        for (long p = begin; p < end; p++) {
-            call->path->unpack(call->packed + p * call->in + c, columns, tile);
-            call->path->multiply(tile, columns, job->q + t * job->stride + c, job->stride, tokens,
-                                 sums[p - begin][0]);
+        for (long p = rows.begin; p < rows.end; p++) {
+            call->path->unpack(packed_row(job, rows, p) + c, columns, tile);
+            call->path->multiply(tile, columns, job->q + k * job->stride + c, job->stride, tokens,
+                                 sums[p - rows.begin][0]);
         }
     }
-    for (long k = 0; k < tokens; k++)
-        for (long p = 0; p < end - begin; p++) memcpy(turned[k][p], sums[p][k], sizeof sums[p][k]);
-    store_block(job, begin, end, t, tokens, turned);
+    for (long n = 0; n < tokens; n++)
+        for (long p = 0; p < rows.end - rows.begin; p++)
+            memcpy(turned[n][p], sums[p][n], sizeof sums[p][n]);
+    store_block(job, rows, k, tokens, turned);
 }
 
-/* Take blocks of packed rows until none is left. While a block is in the cache, every token is
- * multiplied with it: a matrix is read from memory once, whatever the number of tokens. */
+/* Some rows times all tokens of a group. While they are in the cache, every token is multiplied
+ * with them: a matrix is read from memory once, whatever the number of tokens. */
+static void multiply_rows(const struct job *job, struct rows rows, long k, long end) {
+    const struct path *path = job->call->path;
+    const int tiled = path->multiply && end - k >= TILED_FROM;
+    const long width = tiled ? TOKEN_BLOCK : path->tokens;
+    for (; k < end; k += width) {
+        const long tokens = end - k < width ? end - k : width;
+        if (tiled)
+            multiply_tiles(job, rows, k, tokens);
+        else
+            multiply_packed(job, rows, k, tokens);
+    }
+}
+
+/* Take blocks of packed rows, group by group, until none is left. */
 static void multiply(void *data) {
     struct job *job = data;
-    const struct path *path = job->call->path;
-    const long tokens = job->call->tokens, tiled = path->multiply && tokens >= TILED_FROM;
-    const long width = tiled ? TOKEN_BLOCK : path->tokens;
-    for (long begin; (begin = take(job, ROW_BLOCK)) < job->quarter;) {
+    const struct linear *call = job->call;
+    const long blocks = (job->quarter + ROW_BLOCK - 1) / ROW_BLOCK;
+    for (long piece; (piece = take(job, 1)) < call->groups * blocks;) {
+        const long g = piece / blocks, begin = piece % blocks * ROW_BLOCK;
         const long end = begin + ROW_BLOCK < job->quarter ? begin + ROW_BLOCK : job->quarter;
-        for (long t = 0; t < tokens; t += width)
-            (tiled ? multiply_tiles : multiply_packed)(
-                job, begin, end, t, tokens - t < width ? tokens - t : width);
+        const struct rows rows = {call->slot[g], begin, end};
+        multiply_rows(job, rows, call->begin[g], call->begin[g + 1]);
     }
 }
 
@@ -189,20 +226,21 @@ EXPORT const struct path *trivium_path(int index, const char **name) {
     return paths[index]->supported() ? paths[index] : NULL;
 }
 
-/* Compute one layer. Returns 0, or 1 if memory ran out (y is then undefined). */
+/* Compute one layer, of one expert or of several. Returns 0, or 1 if memory ran out (y is then
+ * undefined). */
 EXPORT int trivium_linear(const struct linear *call) {
     struct job job = {.call = call,
                       .stride = (call->in + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT,
                       .quarter = (call->out + 3) / 4};
-    const size_t tokens = (size_t)call->tokens;
+    const size_t tokens = (size_t)call->begin[call->groups];
     if (!tokens) return 0;
     job.q = aligned_alloc(ALIGNMENT, tokens * (size_t)job.stride);
     job.scales = malloc(tokens * sizeof *job.scales);
     job.sums = malloc(tokens * sizeof *job.sums);
     if (job.q && job.scales && job.sums) {
-        const int serial = call->tokens * call->in * call->out < SERIAL_BELOW;
-        run(&job, quantize_tokens, call->tokens * call->in < SERIAL_BELOW / 4);
-        if (!job.failed) run(&job, multiply, serial);
+        const long numbers = (long)tokens * call->in;
+        run(&job, quantize_tokens, numbers < SERIAL_BELOW / 4);
+        if (!job.failed) run(&job, multiply, numbers * call->out < SERIAL_BELOW);
     } else {
         job.failed = 1;
     }
