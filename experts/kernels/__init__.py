@@ -1,6 +1,6 @@
 """Products with packed ternary matrices: the fastest implementation that this machine has."""
 
-from experts.kernels.dispatch import active, grouped_ternary_linear, ternary_linear
+from experts.kernels.dispatch import CHOICE, TORCH, active, grouped_ternary_linear, ternary_linear
 from experts.kernels.groups import Groups
 
-__all__ = ["Groups", "active", "grouped_ternary_linear", "ternary_linear"]
+__all__ = ["CHOICE", "TORCH", "Groups", "active", "grouped_ternary_linear", "ternary_linear"]

@@ -88,13 +88,22 @@ def _accelerator() -> Finding:
     return Finding("accelerator", f"none: CPU, {machine.cores} cores, computing in {kind}")
 
 
-def _compiler() -> Finding:
-    found = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+def _kernel() -> Finding:
+    """What computes ternary layers on this CPU."""
+    try:
+        from experts import kernels
+    except ImportError:
+        return Finding("ternary kernel", "none, as torch is not installed")
+    path = kernels.active()
+    if path != kernels.TORCH:
+        return Finding("ternary kernel", path)
+    compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    first = "" if compiler else "install gcc or clang, then "
     return Finding(
-        "C compiler",
-        found or "none",
-        True,
-        "" if found else "the ternary kernels will fall back to torch, which is slower",
+        "ternary kernel",
+        "torch, which is many times slower",
+        False,
+        f"{first}install Trivium again: the C kernels are not there, or {kernels.CHOICE} is set",
     )
 
 
@@ -135,7 +144,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _engine,
     _torchvision,
     _accelerator,
-    _compiler,
+    _kernel,
     _memory,
     _disk,
     _meta,
