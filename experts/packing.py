@@ -16,6 +16,8 @@ from experts.errors import ExpertsError
 VALUES_PER_BYTE = 4
 INVALID = 3
 """The bit pattern that no ternary value has."""
+CODES = (torch.arange(256, device="cpu")[:, None] >> torch.arange(0, 8, 2, device="cpu")) & 3
+"""The four codes in each of the 256 bytes."""
 
 
 class PackingError(ExpertsError):
@@ -33,13 +35,27 @@ def pack(values: Tensor) -> Tensor:
 
 def unpack(packed: Tensor) -> Tensor:
     """Unpack uint8 `[out/4, in]` into int8 `[out, in]`. Raises PackingError."""
+    check_packed(packed)
+    rows, columns = packed.shape
+    codes = torch.empty(VALUES_PER_BYTE, rows, columns, dtype=torch.uint8, device=packed.device)
+    for i in range(VALUES_PER_BYTE):
+        torch.bitwise_and(packed >> (2 * i), 3, out=codes[i])
+    return codes.view(torch.int8).sub_(1).reshape(VALUES_PER_BYTE * rows, columns)
+
+
+def check_packed(packed: Tensor) -> None:
+    """Raises PackingError unless `packed` is uint8 `[out/4, in]` and holds ternary values only."""
     if packed.dtype != torch.uint8 or packed.ndim != 2:
         raise PackingError(f"packed weights are uint8 [out/4, in], not {_describe(packed)}")
-    parts = [(packed >> (2 * i)) & 3 for i in range(VALUES_PER_BYTE)]
-    codes = torch.cat(parts)
-    if bool((codes == INVALID).any()):
+    if bool(_count_bytes(packed)[CODES.eq(INVALID).any(1)].any()):
         raise PackingError("the bytes hold a value that is not ternary (bit pattern 3)")
-    return codes.to(torch.int8) - 1
+
+
+def count_values(packed: Tensor) -> tuple[int, int, int]:
+    """How many values of a packed matrix are -1, 0 and +1."""
+    per_byte = torch.stack([CODES.eq(code).sum(1) for code in range(INVALID)])
+    negative, zero, positive = (per_byte @ _count_bytes(packed)).tolist()
+    return negative, zero, positive
 
 
 def pack_rows(values: Tensor) -> Tensor:
@@ -61,7 +77,7 @@ def pack_numpy(values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
             f"only a matrix whose rows are a multiple of {VALUES_PER_BYTE} can be packed,"
             f" not one of shape {list(values.shape)}"
         )
-    if not np.isin(values, (-1, 0, 1)).all():
+    if values.size and (values.min() < -1 or values.max() > 1):
         raise PackingError("only the values -1, 0 and 1 can be packed")
     quarters = (values + 1).astype(np.uint8).reshape(VALUES_PER_BYTE, -1, values.shape[1])
     shifts = np.arange(0, 8, 2, dtype=np.uint8).reshape(VALUES_PER_BYTE, 1, 1)
@@ -72,6 +88,11 @@ def pack_numpy(values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
 def unpack_numpy(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
     """`unpack` for numpy arrays."""
     return unpack(torch.from_numpy(packed)).numpy()
+
+
+def _count_bytes(packed: Tensor) -> Tensor:
+    """How often each of the 256 bytes occurs, int64: a quick pass that makes no copy."""
+    return torch.bincount(packed.flatten(), minlength=256).cpu()
 
 
 def _describe(tensor: Tensor) -> str:

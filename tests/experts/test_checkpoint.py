@@ -1,25 +1,33 @@
-"""Checkpoints: written whole, read by us and by transformers alike, refused when damaged."""
+"""Checkpoints: written whole, read by us and by transformers alike, in every form."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config
+from transformers import Qwen2ForCausalLM as Qwen2
 
 from experts.bitlinear import bit_linear_layers, swap_linear_layers
 from experts.checkpoint import (
     WEIGHTS_FILE,
-    CheckpointError,
+    PackedWeight,
+    check,
+    iterate,
     load_reference,
     read_checkpoint,
     write_checkpoint,
 )
 from experts.packing import unpack
 from experts.ternary import ternarize
+from tests.experts.bitnet_checkpoints import ARCHITECTURES, make
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 
@@ -36,6 +44,13 @@ def tiny_model(seed: int = 0) -> Any:
         tie_word_embeddings=True,
     )
     return swap_linear_layers(LlamaForCausalLM(config))
+
+
+@pytest.fixture(autouse=True)
+def _uncompiled() -> Iterator[None]:
+    """transformers compiles its BitNet layers, which takes longer than all these tests."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @pytest.fixture
@@ -89,55 +104,6 @@ def test_bitlinear_scale_divides(folder: Path) -> None:
     assert torch.allclose(layer.gamma, expected)
 
 
-def test_truncated_file_is_refused_with_the_tensor(folder: Path) -> None:
-    file = folder / WEIGHTS_FILE
-    file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(CheckpointError, match=r"truncated.*(weight|norm)"):
-        read_checkpoint(folder)
-
-
-@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64])
-def test_garbage_is_refused(folder: Path, content: bytes) -> None:
-    (folder / WEIGHTS_FILE).write_bytes(content)
-    with pytest.raises(CheckpointError, match="safetensors"):
-        read_checkpoint(folder)
-
-
-@pytest.mark.parametrize(
-    ("tensor", "message"),
-    [
-        (None, "lacks"),
-        (torch.zeros(3, 64, dtype=torch.uint8), "packed as"),
-        (torch.zeros(64, 63), "has shape"),
-        (torch.full((16, 64), 3, dtype=torch.uint8), "not ternary"),
-    ],
-)
-def test_faulty_tensors_are_refused(
-    folder: Path, tensor: torch.Tensor | None, message: str
-) -> None:
-    rewrite(folder, **{Q: tensor})
-    with pytest.raises(CheckpointError, match=message) as caught:
-        read_checkpoint(folder)
-    assert Q in str(caught.value)
-
-
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
-def test_faulty_scales_are_refused(folder: Path, scale: float) -> None:
-    rewrite(folder, **{Q + "_scale": torch.tensor([scale])})
-    with pytest.raises(CheckpointError, match=r"q_proj\.weight_scale"):
-        read_checkpoint(folder)
-
-
-def test_unknown_tensors_and_other_formats_are_refused(folder: Path) -> None:
-    rewrite(folder, surprise=torch.zeros(1))
-    with pytest.raises(CheckpointError, match="surprise"):
-        read_checkpoint(folder)
-    config = folder / "config.json"
-    config.write_text(config.read_text().replace('"bitnet"', '"fp8"'))
-    with pytest.raises(CheckpointError, match="bitnet"):
-        read_checkpoint(folder)
-
-
 def test_a_failed_write_leaves_the_old_checkpoint(folder: Path) -> None:
     def fail(part: Path) -> None:
         raise RuntimeError("disk full")
@@ -148,3 +114,106 @@ def test_a_failed_write_leaves_the_old_checkpoint(folder: Path) -> None:
     name, layer = next(bit_linear_layers(tiny_model(0)))
     values = unpack(load_file(folder / WEIGHTS_FILE)[name + ".weight"])
     assert torch.equal(values, ternarize(layer.weight)[0])
+
+
+VARIANTS = [
+    {"linear_class": "autobitlinear"},
+    {"linear_class": "autobitlinear", "use_rms_norm": True},
+    {"linear_class": "bitlinear", "tie": True},
+    {"linear_class": "bitlinear", "use_rms_norm": True},
+    {"linear_class": "autobitlinear", "mode": "online", "tie": True},
+    {"linear_class": "autobitlinear", "mode": "online", "use_rms_norm": True},
+]
+
+
+def logits(model: Any, vocabulary: int = 768) -> torch.Tensor:
+    ids = torch.arange(60).reshape(2, 30) * 7 % vocabulary
+    with torch.inference_mode():
+        return model.eval()(input_ids=ids).logits.float()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_of_every_form(tmp_path: Path, architecture: str, variant: dict[str, Any]) -> None:
+    """In float32 both differ by 3e-6 of the logits' spread, and by up to 0.06 where rounding puts
+    a few activations on different int8 steps: the mean stays below 0.005. Whatever is left out
+    (a scale, a bias, a norm) makes it more than 0.1."""
+    make(tmp_path, architecture, seed=1, **variant)
+    ours = logits(load_reference(tmp_path))
+    theirs = logits(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32))
+    assert (ours - theirs).abs().max() < 0.2 * theirs.std()
+    assert (ours - theirs).square().mean().sqrt() < 0.01 * theirs.std()
+
+
+def test_shards_are_read_like_one_file(tmp_path: Path) -> None:
+    make(tmp_path / "one", "qwen2", seed=2)
+    shutil.copytree(tmp_path / "one", tmp_path / "many")
+    tensors = load_file(tmp_path / "one" / WEIGHTS_FILE)
+    (tmp_path / "many" / WEIGHTS_FILE).unlink()
+    save_torch_state_dict(tensors, tmp_path / "many", max_shard_size="40KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 3
+    one, many = read_checkpoint(tmp_path / "one"), read_checkpoint(tmp_path / "many")
+    assert one.layers.keys() == many.layers.keys()
+    for name, layer in one.layers.items():
+        assert torch.equal(layer.values, many.layers[name].values)
+        assert torch.equal(layer.gamma, many.layers[name].gamma)
+    assert one.tensors.keys() == many.tensors.keys()
+    assert all(torch.equal(one.tensors[name], many.tensors[name]) for name in one.tensors)
+
+
+def test_pieces_come_packed_and_whole(folder: Path) -> None:
+    pieces = dict(iterate(folder))
+    packed = {name for name, piece in pieces.items() if isinstance(piece, PackedWeight)}
+    assert packed == {name for name, _ in bit_linear_layers(tiny_model())}
+    assert "model.embed_tokens.weight" in pieces
+    seen: list[str] = []
+    check(folder, seen.append)
+    assert seen == list(pieces)
+
+
+def test_modules_that_are_not_converted(tmp_path: Path) -> None:
+    """`mlp` ends no name here, so it keeps none; `o_proj` keeps one in every block."""
+    make(tmp_path, "llama", seed=3)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"]["modules_to_not_convert"] = ["lm_head", "o_proj", "mlp"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    changes: dict[str, torch.Tensor | None] = {}
+    for block in range(2):
+        name = f"model.layers.{block}.self_attn.o_proj.weight"
+        changes |= {name: torch.randn(128, 128).bfloat16() / 20, f"{name}_scale": None}
+    rewrite(tmp_path, **changes)
+    checkpoint = read_checkpoint(tmp_path)
+    assert len(checkpoint.layers) == 12
+    assert not any("o_proj" in name for name in checkpoint.layers)
+    theirs = logits(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32))
+    assert (logits(load_reference(tmp_path)) - theirs).abs().max() < 0.2 * theirs.std()
+
+
+def test_a_tied_head_may_be_in_the_file_too(folder: Path) -> None:
+    embedding = load_file(folder / WEIGHTS_FILE)["model.embed_tokens.weight"]
+    rewrite(folder, **{"lm_head.weight": embedding})
+    assert "lm_head.weight" not in read_checkpoint(folder).tensors
+
+
+def test_other_architectures_and_biases_are_written(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    config = Qwen2Config(
+        vocab_size=96,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    model = swap_linear_layers(Qwen2(config), keep=("lm_head", "up_proj"))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    write_checkpoint(model, tmp_path / "checkpoint")
+    written = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
+    assert written["architectures"] == ["Qwen2ForCausalLM"]
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint", dtype=torch.float32)
+    a, b = logits(model, 96), logits(theirs, 96)
+    assert (a - b).square().mean().sqrt() < 0.02 * b.std()
+    c = logits(load_reference(tmp_path / "checkpoint"), 96)
+    assert (c - b).square().mean().sqrt() < 0.01 * b.std()
