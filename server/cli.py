@@ -24,14 +24,22 @@ app = typer.Typer(
 )
 experts_app = typer.Typer(help="Add, list, show and remove experts.", no_args_is_help=True)
 starter_app = typer.Typer(help="The experts that Trivium ships.", no_args_is_help=True)
+bench_app = typer.Typer(
+    help="Measure this machine. Needs the source and `make install`.", no_args_is_help=True
+)
 app.add_typer(experts_app, name="experts")
 app.add_typer(starter_app, name="starter")
 app.add_typer(ternary_app, name="ternary")
+app.add_typer(bench_app, name="bench")
 
 Url = Annotated[
     str, typer.Option("--url", envvar="TRIVIUM_URL", help="Where the Trivium server answers.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the figures here, and their picture beside it, as PNG."),
+]
 
 
 @app.command()
@@ -128,6 +136,38 @@ def starter_evaluate(
     from server.commands import starter as starter_command
 
     starter_command.evaluate(url, limit, json_out)
+
+
+@bench_app.command("kernel")
+def bench_kernel(
+    json_out: JsonFile = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; default cuda where there is a GPU.")
+    ] = None,
+    ggml: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TRIVIUM_GGML",
+            help="Folder of llama.cpp's libggml-*.so; default those of llama-cpp-python.",
+        ),
+    ] = None,
+) -> None:
+    """The ternary product against bf16, int8, int4 and llama.cpp, on shapes of real models."""
+    from server.commands import bench as bench_command
+
+    options = {"json": json_out, "device": device, "ggml": ggml}
+    raise typer.Exit(bench_command.bench("kernel", options))
+
+
+@bench_app.command("ternary")
+def bench_ternary(
+    json_out: JsonFile = None,
+    size: Annotated[str, typer.Option(help="1b, or small for a quick try.")] = "1b",
+) -> None:
+    """vLLM end to end on the CPU: the same model in full precision and ternary."""
+    from server.commands import bench as bench_command
+
+    raise typer.Exit(bench_command.bench("ternary", {"json": json_out, "size": size}))
 
 
 @app.command()

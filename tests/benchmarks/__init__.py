@@ -1,0 +1,1 @@
+"""Measurements, one module for each command: `kernel`, `ternary` (see `trivium bench --help`)."""
