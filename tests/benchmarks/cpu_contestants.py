@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from experts import kernels
+from experts.kernels.native import empty_weights
 from experts.packing import pack_rows
 from experts.ternary import ternary_linear
 from tests.benchmarks import ggml
@@ -163,14 +164,21 @@ def _torch_formats() -> list[Format]:
 def _another(first: Any, way: Format, values: Tensor) -> Any:
     """One more copy: of its tensors if it is made of tensors, else packed again."""
     if isinstance(first, Tensor):
-        return first.clone()
+        return _copy(first)
     if isinstance(first, tuple):
-        return tuple(tensor.clone() for tensor in first)
+        return tuple(map(_copy, first))
     return way.pack(values)
 
 
+def _copy(tensor: Tensor) -> Tensor:
+    """Packed ternary weights stand in large pages, as in the vLLM plugin."""
+    if tensor.dtype == torch.uint8:
+        return empty_weights(*tensor.shape).copy_(tensor)
+    return tensor.clone()
+
+
 def _ours_pack(values: Tensor) -> tuple[Tensor, Tensor]:
-    return pack_rows(values), torch.full((values.shape[0],), GAMMA)
+    return _copy(pack_rows(values)), torch.full((values.shape[0],), GAMMA)
 
 
 def _ours(x: Tensor, weight: tuple[Tensor, Tensor]) -> Tensor:
