@@ -14,7 +14,7 @@
 enum {
     ROW_BLOCK = 8,         /* packed rows that a thread takes at a time; they stay in its cache */
     MOST_TOKENS = 4,       /* of any path's `dot` */
-    TILED_FROM = 4,        /* tokens that are worth unpacking weights for */
+    TILED_FROM = 16,       /* tokens that are worth unpacking weights for */
     TOKEN_BLOCK = 64,      /* tokens that a tile is used for; their columns stay in the cache */
     SERIAL_BELOW = 1 << 18 /* products that are not worth waking other threads for */
 };
