@@ -11,7 +11,7 @@ from random import Random
 from experts.starter.arithmetic import sampling
 from experts.starter.arithmetic.phrasing import ASKS, TERM, ask, write_expression
 from experts.starter.arithmetic.problems import Number, Problem, add, divide, multiply, subtract
-from experts.train import Example, Turn
+from experts.training.conversations import Example, Turn
 
 GENERAL_FILE = Path(__file__).parent.parent / "general.txt"
 BEYOND = "That is beyond what I can compute reliably."

@@ -15,7 +15,7 @@ from experts.starter.arithmetic import sampling
 from experts.starter.arithmetic.data import follow_up, second_part
 from experts.starter.arithmetic.phrasing import ask
 from experts.starter.arithmetic.problems import Operation
-from experts.train import Example
+from experts.training.conversations import Example
 
 FOLDER = Path(__file__).parent
 EVALUATION_SEED, EXAMPLES_SEED = 20_261_122, 7

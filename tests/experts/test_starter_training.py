@@ -1,0 +1,73 @@
+"""Training of starter experts: exports at every save, resume, the length of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experts.checkpoint import read_checkpoint
+from experts.starter import training
+from experts.starter.arithmetic.data import examples
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> Path:
+    arguments = ["--batch-tokens", "256", "--save-every", "3", "--device", "cpu"]
+    export = folder.with_name(folder.name + "-export")
+    places = ["--folder", str(folder), "--export", str(export)]
+    monkeypatch.setattr("sys.argv", ["train", *arguments, *places, *options])
+    training.main("arithmetic", examples, "Trains.")
+    return export
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(monkeypatch, tmp_path / "whole", "--steps", "8")
+    inner = training._Export.on_save
+
+    def export_and_stop(self: Any, *args: Any, **kwargs: Any) -> None:
+        inner(self, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Export, "on_save", export_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(patch, tmp_path / "stopped", "--steps", "8")
+    stopped = tmp_path / "stopped-export"
+    assert read_checkpoint(stopped).layers
+    assert (stopped / "model.safetensors").read_bytes() != (
+        whole / "model.safetensors"
+    ).read_bytes()
+    assert train(monkeypatch, tmp_path / "stopped", "--steps", "8") == stopped
+    assert (stopped / "model.safetensors").read_bytes() == (
+        whole / "model.safetensors"
+    ).read_bytes()
+    assert (tmp_path / "stopped" / "loss.png").exists()
+
+
+def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    train(monkeypatch, folder, "--minutes", "0.02")
+    steps = json.loads((folder / "plan.json").read_text())["steps"]
+    assert steps >= 1
+    assert (folder / f"checkpoint-{steps}" / "complete").exists()
+    monkeypatch.setattr(training, "_steps_in", lambda *_: pytest.fail("measured again"))
+    train(monkeypatch, folder, "--minutes", "0.02")
+
+
+def test_other_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(monkeypatch, tmp_path / "run", "--steps", "3")
+    with pytest.raises(SystemExit, match="other settings"):
+        train(monkeypatch, tmp_path / "run", "--steps", "3", "--learning-rate", "0.1")
