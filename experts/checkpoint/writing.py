@@ -59,7 +59,9 @@ class ShardWriter:
         write_json(self._folder / INDEX_FILE, index)
 
     def _write(self) -> None:
-        save_file(self._held, self._part(len(self._shards)), metadata={"format": "pt"})
+        file = self._part(len(self._shards))
+        save_file(self._held, file, metadata={"format": "pt"})
+        file.chmod(0o644)  # safetensors writes for the owner alone; a container reads as another
         self._shards.append(list(self._held))
         self._bytes += self._held_bytes
         self._held, self._held_bytes = {}, 0

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from transformers import TrainerCallback
-from transformers.utils.logging import set_verbosity_error
 
 from experts.checkpoint import write_checkpoint
 from experts.errors import ExpertsError
@@ -25,6 +24,7 @@ from experts.training.conversations import Example
 from experts.training.curve import draw_loss
 from experts.training.datasets import GeneratedBatches, only_item
 from experts.training.folder import RunFolder
+from experts.training.progress import quieten_transformers
 from experts.training.run import run_trainer
 from experts.training.settings import training_arguments
 from experts.training.trainer import TernaryTrainer
@@ -42,7 +42,7 @@ def main(name: str, source: Source, description: str) -> None:
     options = _parser(name, description).parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    set_verbosity_error()
+    quieten_transformers()
     try:
         _train(name, source, options)
     except ExpertsError as error:

@@ -9,7 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+
+def quieten_transformers() -> None:
+    """No warnings and bars of its own for every file that is read or written."""
+    disable_progress_bar()
+    set_verbosity_error()
 
 
 class TrainingProgress(TrainerCallback):  # type: ignore[misc]
@@ -32,7 +38,6 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
 
     def attach(self, trainer: Any) -> None:
         """Take the place of the Trainer's bar and printer."""
-        disable_progress_bar()  # that of every saved checkpoint
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)

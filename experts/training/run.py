@@ -23,7 +23,7 @@ from experts.training.dropout import add_residual_dropout
 from experts.training.encoding import Row, collate, encode_conversation
 from experts.training.folder import RunError, RunFolder, steps_of
 from experts.training.models import Student, check_memory, load_student, load_teacher
-from experts.training.progress import TrainingProgress
+from experts.training.progress import TrainingProgress, quieten_transformers
 from experts.training.publish import Result, publish
 from experts.training.settings import Recipe, Settings, recipe, training_arguments
 from experts.training.trainer import Teacher, TernaryTrainer, TrainingError
@@ -46,6 +46,7 @@ def train(settings: Settings, console: Console | None = None) -> None:
     """Train and write the packed checkpoint to `settings.out`. The same call goes on with a run
     that was stopped. Raises ExpertsError."""
     console = console or Console(quiet=os.environ.get("RANK", "0") != "0")
+    quieten_transformers()
     plan = recipe(settings)
     run = RunFolder(settings.out.with_name(settings.out.name + ".training"))
     _check_target(settings.out, run)

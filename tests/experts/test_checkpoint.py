@@ -77,6 +77,10 @@ def test_weights_survive_exactly(folder: Path) -> None:
         assert checkpoint.layers[name].gamma == gamma.bfloat16().float()
 
 
+def test_others_may_read_it(folder: Path) -> None:
+    assert (folder / WEIGHTS_FILE).stat().st_mode & 0o777 == 0o644
+
+
 def test_written_dtypes_and_no_tied_head(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS_FILE)
     assert tensors[Q].dtype == torch.uint8
