@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import sys
@@ -269,7 +270,8 @@ def last_error(log: Path) -> str:
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return "it left no log"
-    errors = [line for line in lines if "Error" in line and "Engine core init" not in line]
+    raised = [line for line in lines if re.search(r"\w(Error|Exception): ", line)]
+    errors = [line for line in raised if "Engine core init" not in line]
     line = (errors or lines or ["it wrote nothing"])[-1]
     return line.split("] ", 1)[-1].strip()[:300]
 

@@ -107,6 +107,7 @@ def test_the_last_error_of_a_log_is_the_root_cause(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(
         "INFO start\n(EngineCore) [x.py:1] ValueError: the weight is torn\n"
+        "    raise RuntimeError(\n"
         "RuntimeError: Engine core initialization failed. See root cause above.\nbye\n"
     )
     assert last_error(log) == "ValueError: the weight is torn"
