@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,12 @@ class Groups:
         order = torch.argsort(slots, stable=True)
         begin = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
         return cls(order, begin, used)
+
+    def each(self) -> Iterator[tuple[int, Tensor]]:
+        """Every slot in use, and the places of its tokens in the batch."""
+        begin = self.begin.tolist()
+        for g, slot in enumerate(self.slots.tolist()):
+            yield slot, self.order[begin[g] : begin[g + 1]]
 
     def fit(self, x: Tensor, slots: int) -> bool:
         """Whether they divide the rows of `x` (`[tokens, in]`) among that many slots."""

@@ -58,17 +58,7 @@ INLINE void dot_tokens(const uint8_t *packed, long columns, const int8_t *x, lon
         for (int i = 0; i < 4; i++) sums[4 * t + i] = vaddvq_s32(s[t][i]);
 }
 
-TARGET static void dot(const uint8_t *packed, long columns, const int8_t *x, long stride,
-                       long tokens, int32_t *sums) {
-    if (tokens == 4)
-        dot_tokens(packed, columns, x, stride, 4, sums);
-    else if (tokens == 3)
-        dot_tokens(packed, columns, x, stride, 3, sums);
-    else if (tokens == 2)
-        dot_tokens(packed, columns, x, stride, 2, sums);
-    else
-        dot_tokens(packed, columns, x, stride, 1, sums);
-}
+DOT_UP_TO_FOUR
 
 const struct path trivium_path_neon = {"neon", supported, quantize, dot, 4, NULL, NULL};
 #endif

@@ -21,9 +21,7 @@ def grouped_ternary_linear(
 ) -> Tensor:
     """`experts.kernels.grouped_ternary_linear`, one group after the other."""
     y = torch.empty((x.shape[0], gamma.shape[-1]), dtype=x.dtype, device=x.device)
-    begin = groups.begin.tolist()
-    for g, slot in enumerate(groups.slots.tolist()):
-        tokens = groups.order[begin[g] : begin[g + 1]]
+    for slot, tokens in groups.each():
         own = None if bias is None else bias[slot]
         y[tokens] = ternary_linear(x[tokens], packed[slot], gamma[slot], own)
     return y

@@ -36,6 +36,19 @@ struct path {
                      int32_t *sums);
 };
 
+/* A path's `dot` for up to four tokens, from its inlined `dot_tokens`: for each number of them
+ * the compiler keeps all sums in registers. */
+#define DOT_UP_TO_FOUR                                                                         \
+    TARGET static void dot(const uint8_t *packed, long columns, const int8_t *x, long stride,  \
+                           long tokens, int32_t *sums) {                                       \
+        switch (tokens) {                                                                      \
+        case 4: dot_tokens(packed, columns, x, stride, 4, sums); break;                        \
+        case 3: dot_tokens(packed, columns, x, stride, 3, sums); break;                        \
+        case 2: dot_tokens(packed, columns, x, stride, 2, sums); break;                        \
+        default: dot_tokens(packed, columns, x, stride, 1, sums);                              \
+        }                                                                                      \
+    }
+
 extern const struct path trivium_path_portable;
 extern const struct path trivium_path_avx2;
 extern const struct path trivium_path_avx512;

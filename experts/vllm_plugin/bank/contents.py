@@ -32,7 +32,6 @@ class Bank:
         self._model = model
         self._slots = slots
         self._layers = dict(_bank_layers(model))
-        self._shared: dict[str, Tensor] = {}
         self.swaps = 0
         self.swap_seconds = 0.0
         for layer in self._layers.values():
@@ -48,17 +47,18 @@ class Bank:
             if hasattr(layer, "loader"):
                 layer.loader.restart()
         self._model.read_weights((entry.name, entry.read()) for entry in reader.entries.values())
-        return {name: self._take(name, layer) for name, layer in self._layers.items()}
+        return {name: self._take(layer) for name, layer in self._layers.items()}
 
     def activate(self, slot: int, contents: Contents) -> None:
         """Copy an expert into a slot."""
         began = time.perf_counter()
         for name, tensors in contents.items():
-            layer, shared = self._layers[name], self._shared.get(name)
-            if shared is not None and tensors and not layer.bank:
+            layer = self._layers[name]
+            shared, stacked = layer.bank.get("shared"), "weight" in layer.bank
+            if shared is not None and tensors and not stacked:
                 logger.warning("this bank's experts differ in %s: each slot has its own", name)
                 self._stack(layer, "weight", shared)[:] = shared
-            if shared is not None and not tensors and layer.bank:
+            if shared is not None and not tensors and stacked:
                 tensors = {"weight": shared}
             for key, tensor in tensors.items():
                 stack = layer.bank[key] if key in layer.bank else self._stack(layer, key, tensor)
@@ -76,15 +76,16 @@ class Bank:
         layer.bank[key] = stack
         return stack
 
-    def _take(self, name: str, layer: Any) -> dict[str, Tensor]:
+    def _take(self, layer: Any) -> dict[str, Tensor]:
         """A copy, in host memory, of what was loaded into a layer's own parameters."""
         method = getattr(layer, "quant_method", None)
         if isinstance(method, BankLinearMethod):
             return {key: _to_host(tensor) for key, tensor in method.contents(layer).items()}
         weight = layer.weight.data
         if isinstance(method, BankEmbeddingMethod):
-            shared = self._shared.setdefault(name, weight.clone())
-            if torch.equal(weight, shared):
+            if "shared" not in layer.bank:
+                layer.bank["shared"] = weight.clone()  # the next load overwrites the parameter
+            if torch.equal(weight, layer.bank["shared"]):
                 return {}
         return {"weight": _to_host(weight)}
 

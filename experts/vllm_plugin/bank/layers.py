@@ -49,9 +49,6 @@ class BankLinearMethod(BitNetLinearMethod):
             found["bias"] = bias * gamma.to(bias.dtype) if self.config.scales_bias else bias.clone()
         return found
 
-    def product(self, x: Tensor, weight: Tensor, gamma: Tensor, bias: Tensor | None) -> Tensor:
-        raise NotImplementedError
-
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """`[tokens, in]` to `[tokens, out]`, each token with its own expert's weights."""
         bank, only = layer.bank, self._step.only
@@ -63,8 +60,8 @@ class BankLinearMethod(BitNetLinearMethod):
 
 
 class BankEmbeddingMethod(UnquantizedEmbeddingMethod):  # type: ignore[misc]  # untyped to mypy
-    """Embeddings and heads: one matrix while all experts have the same, then `layer.bank` with
-    `weight` `[slots, vocabulary, hidden]`."""
+    """Embeddings and heads: `layer.bank` has `shared` `[vocabulary, hidden]`, of the first expert;
+    from the first one that differs on, also `weight` `[slots, vocabulary, hidden]`."""
 
     def __init__(self, steps: Steps) -> None:
         super().__init__()
@@ -77,7 +74,7 @@ class BankEmbeddingMethod(UnquantizedEmbeddingMethod):  # type: ignore[misc]  # 
         """Ids `[tokens]` to `[tokens, hidden]`."""
         stack = layer.bank.get("weight")
         if stack is None:
-            return embedding(input_, layer.weight)
+            return embedding(input_, layer.bank.get("shared", layer.weight))
         step = self._steps.tokens
         if step.only is not None:
             return embedding(input_, stack[step.only])
@@ -87,13 +84,12 @@ class BankEmbeddingMethod(UnquantizedEmbeddingMethod):  # type: ignore[misc]  # 
         """Hidden states `[samples, hidden]` to logits `[samples, vocabulary]`."""
         stack = layer.bank.get("weight")
         if stack is None:
-            return linear(x, layer.weight, bias)
+            return linear(x, layer.bank.get("shared", layer.weight), bias)
         step = self._steps.samples
         if step.only is not None:
             return linear(x, stack[step.only], bias)
         logits = x.new_empty(x.shape[0], stack.shape[1])
-        for slot in step.groups.slots.tolist():
-            rows = (step.slots == slot).nonzero().squeeze(-1)
+        for slot, rows in step.groups.each():
             logits[rows] = linear(x[rows], stack[slot], bias)
         return logits
 

@@ -32,7 +32,10 @@ class BankModel:
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         if vllm_config.lora_config is None:
-            raise BankError("a bank is served with --enable-lora; see `trivium serve`")
+            raise BankError(
+                "a bank is served with --enable-lora --lora-target-modules expert_selector"
+                " --load-format dummy"
+            )
         steps = Steps()
         with building(steps):
             super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
