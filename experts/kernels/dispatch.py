@@ -12,6 +12,7 @@ from torch import Tensor
 from experts.kernels import reference
 from experts.kernels.groups import Groups
 from experts.kernels.native import DTYPES, Kernel, load_kernels
+from experts.kernels.slots import Slots
 
 CHOICE = "TRIVIUM_TERNARY_KERNEL"
 """Environment variable: the name of a path (see `active`), where the fastest is not wanted."""
@@ -71,22 +72,16 @@ def _compute(x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None) -> T
     return wide.to(x.dtype)
 
 
-def grouped_ternary_linear(
-    x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None, groups: Groups
-) -> Tensor:
+def grouped_ternary_linear(x: Tensor, slots: Slots, groups: Groups) -> Tensor:
     """`ternary_linear` of a mixed batch, each token with the weights of its own slot.
 
-    `x` is `[tokens, in]`; `packed` `[slots, ceil(out / 4), in]`, `gamma` `[slots, out]` and
-    `bias` `[slots, out]` (or None) hold what `ternary_linear` takes, one after the other. Returns
-    `[tokens, out]` in x's dtype. Raises ValueError for tensors that do not fit together.
+    `x` is `[tokens, in]`. Returns `[tokens, out]` in x's dtype; zeros for an empty slot's tokens.
+    Raises ValueError for tensors that do not fit together.
     """
-    chosen = kernel() if x.is_cpu else None
+    chosen = kernel() if x.is_cpu and x.dtype in DTYPES else None
     if chosen is None:
-        return reference.grouped_ternary_linear(x, packed, gamma, bias, groups)
-    if x.dtype in DTYPES:
-        return chosen(x, packed, gamma, bias, groups)
-    wide = chosen(x.float(), packed, gamma, None if bias is None else bias.float(), groups)
-    return wide.to(x.dtype)
+        return reference.grouped_ternary_linear(x, slots, groups)
+    return chosen.grouped(x, slots, groups)
 
 
 @torch.library.custom_op("trivium::ternary_linear", mutates_args=())

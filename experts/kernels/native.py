@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from experts.kernels.groups import Groups
+from experts.kernels.slots import Slots, Weights
 
 LIBRARY = "experts.kernels._ternary"
 LARGE_PAGE = 1 << 21
@@ -54,43 +55,54 @@ class Kernel:
     parallel: int | None
 
     def __call__(
-        self,
-        x: Tensor,
-        packed: Tensor,
-        gamma: Tensor,
-        bias: Tensor | None = None,
-        groups: Groups | None = None,
+        self, x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None = None
     ) -> Tensor:
         """`experts.kernels.ternary_linear` for CPU tensors of float32 or bfloat16, contiguous
-        but for `x`; with `groups`, `experts.kernels.grouped_ternary_linear`. Raises ValueError
-        for anything else: only addresses reach the library."""
-        _check(x, packed, gamma, bias, groups)
+        but for `x`. Raises ValueError for anything else: only addresses reach the library."""
+        weights = Weights(packed, gamma, bias)
+        weights.check(gamma.shape[-1], x.shape[-1])
+        dtypes = {x.dtype} if bias is None else {x.dtype, bias.dtype}
+        if x.dtype not in DTYPES or len(dtypes) > 1 or not (x.is_cpu and packed.is_cpu):
+            raise ValueError(f"x (and bias) of {dtypes} on {x.device}, packed on {packed.device}")
+        tokens = x.numel() // x.shape[-1]
+        # one group: where it begins and ends, its slot; and what is in that slot
+        alone = (ctypes.c_int64 * 6)(0, tokens, 0, *weights.addresses())
+        at = ctypes.addressof(alone)
+        return self._run(x, gamma.shape[-1], (at + 24, at + 32, at + 40), (None, at, at + 16, 1))
+
+    def grouped(self, x: Tensor, slots: Slots, groups: Groups) -> Tensor:
+        """`experts.kernels.grouped_ternary_linear`, under the same conditions."""
+        slots.check(x, groups)
+        if x.dtype not in DTYPES:
+            raise ValueError(f"x is {x.dtype}; the kernel takes {', '.join(map(str, DTYPES))}")
+        order, begin, used = groups.order, groups.begin, groups.slots
+        batch = (order.data_ptr(), begin.data_ptr(), used.data_ptr(), used.numel())
+        return self._run(x, slots.outputs, slots.pointers, batch)
+
+    def _run(
+        self,
+        x: Tensor,
+        outputs: int,
+        weights: tuple[int, int, int],
+        batch: tuple[int | None, int, int, int],
+    ) -> Tensor:
+        """`weights`: where the addresses of packed, gamma and bias stand, one for each slot;
+        `batch`: addresses of order, begin and slot, and the number of groups."""
         x = x.contiguous()
-        inputs, outputs = packed.shape[-1], gamma.shape[-1]
         y = torch.empty((*x.shape[:-1], outputs), dtype=x.dtype)
-        tokens = x.numel() // inputs
-        all_tokens = (ctypes.c_int64 * 3)(0, tokens, 0)  # begin and end of one group; its slot
         call = _Linear(
             self.path,
             x.data_ptr(),
-            packed.data_ptr(),
-            gamma.data_ptr(),
-            None if bias is None else bias.data_ptr(),
+            *weights,
             y.data_ptr(),
-            tokens,
-            inputs,
+            x.numel() // x.shape[-1],
+            x.shape[-1],
             outputs,
             DTYPES[x.dtype],
             torch.get_num_threads(),
             self.parallel,
-            None,
-            ctypes.addressof(all_tokens),
-            ctypes.addressof(all_tokens) + 16,
-            1,
+            *batch,
         )
-        if groups is not None:
-            call.order, call.begin = groups.order.data_ptr(), groups.begin.data_ptr()
-            call.slot, call.groups = groups.slots.data_ptr(), groups.slots.numel()
         if self.library.trivium_linear(ctypes.byref(call)):
             raise MemoryError("no memory for the activations of a ternary layer")
         return y
@@ -144,29 +156,3 @@ def _torch_threads() -> int | None:
             continue
         return ctypes.cast(function, ctypes.c_void_p).value
     return None
-
-
-def _check(
-    x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None, groups: Groups | None
-) -> None:
-    *slots, rows, inputs = packed.shape
-    outputs = gamma.shape[-1]
-    scales = [*slots, outputs]
-    fits = (
-        x.shape[-1] == inputs
-        and x.dtype in DTYPES
-        and packed.dtype == torch.uint8
-        and gamma.dtype == torch.float32
-        and list(gamma.shape) == scales
-        and rows == (outputs + 3) // 4
-        and (bias is None or (bias.dtype == x.dtype and list(bias.shape) == scales))
-        and len(slots) == (groups is not None)
-        and (groups is None or groups.fit(x, slots[0]))
-        and all(
-            t is None or (t.is_contiguous() and t.device.type == "cpu")
-            for t in (packed, gamma, bias)
-        )
-    )
-    if not fits:
-        shapes = [(tuple(t.shape), t.dtype) for t in (x, packed, gamma, bias) if t is not None]
-        raise ValueError(f"x, packed, gamma (and bias) of a ternary layer do not fit: {shapes}")

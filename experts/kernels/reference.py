@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from experts.kernels.groups import Groups
+from experts.kernels.slots import Slots
 from experts.packing import unpack_rows
 from experts.ternary import ternary_linear as unpacked_linear
 
@@ -16,12 +17,12 @@ def ternary_linear(x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None
     return unpacked_linear(x, unpack_rows(packed, gamma.numel()), gamma, bias)
 
 
-def grouped_ternary_linear(
-    x: Tensor, packed: Tensor, gamma: Tensor, bias: Tensor | None, groups: Groups
-) -> Tensor:
+def grouped_ternary_linear(x: Tensor, slots: Slots, groups: Groups) -> Tensor:
     """`experts.kernels.grouped_ternary_linear`, one group after the other."""
-    y = torch.empty((x.shape[0], gamma.shape[-1]), dtype=x.dtype, device=x.device)
+    slots.check(x, groups)
+    y = torch.zeros((x.shape[0], slots.outputs), dtype=x.dtype, device=x.device)
     for slot, tokens in groups.each():
-        own = None if bias is None else bias[slot]
-        y[tokens] = ternary_linear(x[tokens], packed[slot], gamma[slot], own)
+        own = slots[slot]
+        if own is not None:
+            y[tokens] = ternary_linear(x[tokens], own.packed, own.gamma, own.bias)
     return y

@@ -26,15 +26,15 @@ typedef void (*parallel_for)(void (*body)(void *), void *data, unsigned threads,
 
 /* One call, as the caller describes it. Matrices are contiguous, row by row.
  *
- * A bank holds the matrices of several experts in slots. Tokens come in groups: tokens
- * order[begin[g]] to order[begin[g + 1] - 1] of x are multiplied with slot[g]. */
+ * A bank has the matrices of several experts in slots, each wherever it lies. Tokens come in
+ * groups: tokens order[begin[g]] to order[begin[g + 1] - 1] of x are multiplied with slot[g]. */
 struct linear {
     const struct path *path;
-    const void *x;         /* [tokens, in], dtype */
-    const uint8_t *packed; /* [slots, ceil(out / 4), in] */
-    const float *gamma;    /* [slots, out] */
-    const void *bias;      /* [slots, out], dtype, or NULL */
-    void *y;               /* [tokens, out], dtype; only the tokens of a group are written */
+    const void *x;                /* [tokens, in], dtype */
+    const uint8_t *const *packed; /* [slots], each [ceil(out / 4), in]; NULL: zeros come out */
+    const float *const *gamma;    /* [slots], each [out] */
+    const void *const *bias;      /* [slots], each [out], dtype, or NULL */
+    void *y;                      /* [tokens, out], dtype; only tokens of a group are written */
     int64_t tokens, in, out;
     int64_t dtype, threads;
     parallel_for parallel; /* NULL: one thread */
@@ -109,15 +109,16 @@ static void store(const struct job *job, long slot, long o, long many, long k,
                   const int32_t *sums) {
     const struct linear *call = job->call;
     const int32_t sum = job->sums[k];
-    const float scale = job->scales[k], *gamma = call->gamma + slot * call->out + o;
-    const long at = place(call, k) * call->out + o, bias = slot * call->out + o;
+    const float scale = job->scales[k], *gamma = call->gamma[slot] + o;
+    const void *bias = call->bias[slot];
+    const long at = place(call, k) * call->out + o;
     for (long p = 0; p < many; p++) {
         float value = (float)(sums[4 * p] - sum) * (gamma[p] / scale);
         if (call->dtype == BFLOAT16) {
-            if (call->bias) value += bf16_to_float(((const uint16_t *)call->bias)[bias + p]);
+            if (bias) value += bf16_to_float(((const uint16_t *)bias)[o + p]);
             ((uint16_t *)call->y)[at + p] = float_to_bf16(value);
         } else {
-            if (call->bias) value += ((const float *)call->bias)[bias + p];
+            if (bias) value += ((const float *)bias)[o + p];
             ((float *)call->y)[at + p] = value;
         }
     }
@@ -136,7 +137,7 @@ static void store_block(const struct job *job, struct rows rows, long k, long to
 
 /* Row p of the packed matrix in a slot. */
 static const uint8_t *packed_row(const struct job *job, struct rows rows, long p) {
-    return job->call->packed + (rows.slot * job->quarter + p) * job->call->in;
+    return job->call->packed[rows.slot] + p * job->call->in;
 }
 
 /* Some rows times a few tokens from k on: straight from the packed bytes. */
@@ -185,6 +186,12 @@ static void multiply_rows(const struct job *job, struct rows rows, long k, long 
     }
 }
 
+/* Zeros for the tokens of a group whose slot is empty. */
+static void clear_rows(const struct linear *call, long k, long end) {
+    const size_t size = (size_t)call->out * (call->dtype == BFLOAT16 ? 2 : 4);
+    for (; k < end; k++) memset((char *)call->y + (size_t)place(call, k) * size, 0, size);
+}
+
 /* Take blocks of packed rows, group by group, until none is left. */
 static void multiply(void *data) {
     struct job *job = data;
@@ -194,7 +201,10 @@ static void multiply(void *data) {
         const long g = piece / blocks, begin = piece % blocks * ROW_BLOCK;
         const long end = begin + ROW_BLOCK < job->quarter ? begin + ROW_BLOCK : job->quarter;
         const struct rows rows = {call->slot[g], begin, end};
-        multiply_rows(job, rows, call->begin[g], call->begin[g + 1]);
+        if (call->packed[rows.slot])
+            multiply_rows(job, rows, call->begin[g], call->begin[g + 1]);
+        else if (!begin)
+            clear_rows(call, call->begin[g], call->begin[g + 1]);
     }
 }
 

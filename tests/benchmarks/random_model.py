@@ -33,16 +33,19 @@ class Size:
 
 SIZES = {
     "1b": Size(Model("1.1B", 2048, 5632, 256, 22, 32_000)),  # TinyLlama's shape
+    "135m": Size(Model("135M", 576, 1536, 192, 30, 49_152, tied=True)),  # SmolLM2-135M's shape
     "small": Size(Model("small", 256, 640, 128, 2, 1_000)),
 }
 
 
-def write_model(size: Size, precision: Precision, folder: Path) -> None:
+def write_model(
+    size: Size, precision: Precision, folder: Path, seed: int = 0, table_seed: int = 0
+) -> None:
     """Write the checkpoint of `size` into the new `folder`: the Hugging Face `bitnet` format, or
-    the same weights γ·W_q in bf16."""
+    the same weights γ·W_q in bf16. `table_seed` decides embedding and head, `seed` the rest."""
     folder.mkdir(parents=True)
     index: dict[str, str] = {}
-    for i, tensors in enumerate(_files(size.model, precision)):
+    for i, tensors in enumerate(_files(size.model, precision, seed, table_seed)):
         name = f"model-{i:05d}.safetensors"
         save_file(tensors, folder / name, metadata={"format": "pt"})
         index |= dict.fromkeys(tensors, name)
@@ -52,19 +55,26 @@ def write_model(size: Size, precision: Precision, folder: Path) -> None:
     (folder / "config.json").write_text(config + "\n", encoding="utf-8")
 
 
-def _files(model: Model, precision: Precision) -> Iterator[dict[str, Tensor]]:
-    """The tensors of each file; the same seed gives both precisions the same weights."""
-    generator = torch.Generator().manual_seed(0)
+def _files(
+    model: Model, precision: Precision, seed: int, table_seed: int
+) -> Iterator[dict[str, Tensor]]:
+    """The tensors of each file; the same seeds give both precisions the same weights."""
+    tables = torch.Generator().manual_seed(table_seed)
+    generator = torch.Generator().manual_seed(seed)
 
     def table() -> Tensor:
-        return torch.randn(model.vocabulary, model.hidden, generator=generator).bfloat16() / 8
+        return torch.randn(model.vocabulary, model.hidden, generator=tables).bfloat16() / 8
 
-    ones = torch.ones(model.hidden, dtype=torch.bfloat16)
-    yield {"model.embed_tokens.weight": table(), "model.norm.weight": ones}
-    yield {"lm_head.weight": table()}
+    def norm() -> Tensor:
+        return (1 + torch.randn(model.hidden, generator=generator) / 16).bfloat16()
+
+    yield {"model.embed_tokens.weight": table()}
+    if not model.tied:
+        yield {"lm_head.weight": table()}
+    yield {"model.norm.weight": norm()}
     for layer in range(model.layers):
         block = f"model.layers.{layer}"
-        tensors = {f"{block}.{norm}.weight": ones.clone() for norm in NORMS}
+        tensors = {f"{block}.{name}.weight": norm() for name in NORMS}
         for name, (out, inputs) in _linear(model).items():
             values = torch.randint(-1, 2, (out, inputs), dtype=torch.int8, generator=generator)
             gamma = torch.tensor([inputs**-0.5], dtype=torch.bfloat16)
@@ -108,7 +118,7 @@ def _config(size: Size, precision: Precision) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": model.tied,
         "bos_token_id": 1,
         "eos_token_id": 2,
         "dtype": "bfloat16",

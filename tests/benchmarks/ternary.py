@@ -177,7 +177,7 @@ def _vllm_version() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures here, the picture beside it")
-    parser.add_argument("--size", choices=sorted(SIZES), default="1b", help="the model's size")
+    parser.add_argument("--size", choices=sorted(DECODE), default="1b", help="the model's size")
     options = parser.parse_args(arguments)
     run(options.size, options.json)
 

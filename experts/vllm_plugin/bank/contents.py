@@ -1,100 +1,135 @@
-"""The experts of a bank: loaded from checkpoints into host memory, from there into slots."""
+"""Which expert is in which place of a bank, and who is brought in when."""
 
 from __future__ import annotations
 
-import logging
 import time
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from vllm.model_executor.layers.layernorm import RMSNorm
 
-from experts.checkpoint import Reader
-from experts.kernels.native import empty_weights
+from experts.kernels import Groups
 from experts.vllm_plugin.bank.adapters import SELECTOR, BankError
-from experts.vllm_plugin.bank.layers import BankEmbeddingMethod, BankLinearMethod
-
-logger = logging.getLogger(__name__)
-
-Contents = dict[str, dict[str, Tensor]]
-"""An expert: for each layer's name, its tensors without the dimension of slots. An embedding or
-head equal to the shared one is left out."""
+from experts.vllm_plugin.bank.layers import (
+    BankEmbeddingMethod,
+    BankLinearMethod,
+    NormPlaces,
+    Places,
+    TablePlaces,
+)
+from experts.vllm_plugin.bank.shelf import Shelf
 
 
 class Bank:
-    """The slots of one engine's layers, and what fills them. One owner: the bank's model."""
+    """The places of one engine's layers, and which expert is in each. Owner: the bank's model."""
 
-    def __init__(self, model: Any, slots: int) -> None:
+    def __init__(self, model: Any, places: int) -> None:
         """Raises BankError if the model has parameters that cannot differ between experts."""
-        self._model = model
-        self._slots = slots
         self._layers = dict(_bank_layers(model))
+        embedding = model.model.embed_tokens
+        if getattr(model.lm_head, "weight", None) is embedding.weight:
+            self._layers.pop("lm_head", None)  # tied: one table in two layers
+        for layer in self._layers.values():
+            layer.bank = _places(layer, places)
+        if "lm_head" not in self._layers:
+            model.lm_head.bank = embedding.bank
+        self.shelf = Shelf(model, self._layers)
+        self._named: list[Path | None] = [None] * places
+        self._place: OrderedDict[Path, int] = OrderedDict()
+        """Where each resident expert is; the one not used for longest comes first."""
+        self._free = list(range(places))
+        self._users: Counter[Path] = Counter()
+        self.tokens: Counter[Path] = Counter()
         self.swaps = 0
         self.swap_seconds = 0.0
-        for layer in self._layers.values():
-            layer.bank = {}
-        if getattr(model.lm_head, "weight", None) is model.model.embed_tokens.weight:
-            self._layers.pop("lm_head", None)
-            model.lm_head.bank = model.model.embed_tokens.bank  # tied: one matrix in two places
 
-    def load(self, checkpoint: Path) -> Contents:
-        """Read an expert, in the layout of the slots. Raises CheckpointError."""
-        reader = Reader(checkpoint)
-        for layer in self._layers.values():
-            if hasattr(layer, "loader"):
-                layer.loader.restart()
-        self._model.read_weights((entry.name, entry.read()) for entry in reader.entries.values())
-        return {name: self._take(layer) for name, layer in self._layers.items()}
+    @property
+    def size(self) -> int:
+        """How many experts can be resident."""
+        return len(self._named)
 
-    def activate(self, slot: int, contents: Contents) -> None:
-        """Copy an expert into a slot."""
+    def name(self, slot: int, checkpoint: Path) -> None:
+        """From now on vLLM's `slot` means an expert. Raises CheckpointError."""
+        self.shelf.get(checkpoint)
+        self._named[slot] = checkpoint
+
+    def hold(self, checkpoint: Path) -> None:
+        """One more adapter of vLLM's stands for an expert."""
+        self._users[checkpoint] += 1
+
+    def release(self, checkpoint: Path) -> None:
+        """One adapter less stands for an expert; with the last one it is forgotten."""
+        self._users[checkpoint] -= 1
+        if self._users[checkpoint] <= 0:
+            self.forget(checkpoint)
+
+    def forget(self, checkpoint: Path) -> None:
+        """Drop an expert that no adapter stands for."""
+        if self._users[checkpoint] > 0:
+            return
+        del self._users[checkpoint]
+        self._named = [None if named == checkpoint else named for named in self._named]
+        place = self._place.pop(checkpoint, None)
+        if place is not None:
+            self._clear(place)
+            self._free.append(place)
+        self.shelf.drop(checkpoint)
+        self.tokens.pop(checkpoint, None)
+
+    def is_resident(self, checkpoint: Path) -> bool:
+        return checkpoint in self._place
+
+    def arrange(self, slots: list[int]) -> list[int]:
+        """The places of the experts that vLLM's slots name, which are brought in if need be, into
+        places of experts that this step does without. A slot that names nobody has place 0."""
+        wanted = [self._named[slot] for slot in slots]
+        for checkpoint in wanted:
+            if checkpoint is not None and checkpoint in self._place:
+                self._place.move_to_end(checkpoint)
+        return [
+            0 if checkpoint is None else self._bring(checkpoint, wanted) for checkpoint in wanted
+        ]
+
+    def count(self, groups: Groups) -> None:
+        """Add up the tokens that are computed for each expert."""
+        experts = {place: checkpoint for checkpoint, place in self._place.items()}
+        for place, rows in zip(groups.slots.tolist(), groups.begin.diff().tolist(), strict=True):
+            if place in experts:
+                self.tokens[experts[place]] += rows
+
+    def _bring(self, checkpoint: Path, wanted: list[Path | None]) -> int:
+        """The place of an expert, which it gets now if it has none."""
+        if checkpoint in self._place:
+            return self._place[checkpoint]
         began = time.perf_counter()
-        for name, tensors in contents.items():
-            layer = self._layers[name]
-            shared, stacked = layer.bank.get("shared"), "weight" in layer.bank
-            if shared is not None and tensors and not stacked:
-                logger.warning("this bank's experts differ in %s: each slot has its own", name)
-                self._stack(layer, "weight", shared)[:] = shared
-            if shared is not None and not tensors and stacked:
-                tensors = {"weight": shared}
-            for key, tensor in tensors.items():
-                stack = layer.bank[key] if key in layer.bank else self._stack(layer, key, tensor)
-                stack[slot].copy_(tensor, non_blocking=True)
+        if not self._free:
+            leaving = next(expert for expert in self._place if expert not in wanted)
+            self._free.append(self._place.pop(leaving))
+        place = self._free.pop()
+        for name, tensors in self.shelf.get(checkpoint).layers.items():
+            layer: Places = self._layers[name].bank
+            layer.put(place, tensors)
+        self._place[checkpoint] = place
         self.swaps += 1
         self.swap_seconds += time.perf_counter() - began
+        return place
 
-    def _stack(self, layer: Any, key: str, like: Tensor) -> Tensor:
-        """Room for a tensor of every slot's expert, where the layer computes."""
-        shape = (self._slots, *like.shape)
-        if like.dtype == torch.uint8 and layer.weight.device.type == "cpu":
-            stack = empty_weights(shape[0] * shape[1], shape[2]).view(shape).zero_()
-        else:
-            stack = torch.zeros(shape, dtype=like.dtype, device=layer.weight.device)
-        layer.bank[key] = stack
-        return stack
-
-    def _take(self, layer: Any) -> dict[str, Tensor]:
-        """A copy, in host memory, of what was loaded into a layer's own parameters."""
-        method = getattr(layer, "quant_method", None)
-        if isinstance(method, BankLinearMethod):
-            return {key: _to_host(tensor) for key, tensor in method.contents(layer).items()}
-        weight = layer.weight.data
-        if isinstance(method, BankEmbeddingMethod):
-            if "shared" not in layer.bank:
-                layer.bank["shared"] = weight.clone()  # the next load overwrites the parameter
-            if torch.equal(weight, layer.bank["shared"]):
-                return {}
-        return {"weight": _to_host(weight)}
+    def _clear(self, place: int) -> None:
+        for layer in self._layers.values():
+            layer.bank.clear(place)
 
 
-def _to_host(tensor: Tensor) -> Tensor:
-    """A copy in memory that the accelerator, where there is one, reads directly."""
-    if tensor.device.type == "cpu":
-        return tensor.clone()
-    return tensor.cpu().pin_memory()
+def _places(layer: Any, count: int) -> Places:
+    """Room in a layer for `count` experts."""
+    method = getattr(layer, "quant_method", None)
+    if isinstance(method, BankLinearMethod):
+        return method.places(layer, count)
+    if isinstance(method, BankEmbeddingMethod):
+        return TablePlaces(count, layer.weight)
+    return NormPlaces(count, layer.weight)
 
 
 def _bank_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:

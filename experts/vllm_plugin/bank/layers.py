@@ -1,14 +1,14 @@
-"""The layers of a bank: each holds what its experts differ in, stacked by slot.
+"""The layers of a bank: each has what its experts differ in, by place.
 
-A layer's own parameters hold no expert: they are where a checkpoint is loaded before its tensors
-are copied elsewhere (`contents.py`). Stands on the same interfaces of vLLM 0.32 as
-`experts/vllm_plugin/linear.py`, and on `layers/vocab_parallel_embedding.py` and
+A layer's own parameters hold no expert. They have memory only while a checkpoint is loaded into
+them (`contents.py`), and that memory is then the expert's. Stands on the same interfaces of vLLM
+0.32 as `experts/vllm_plugin/linear.py`, and on `layers/vocab_parallel_embedding.py` and
 `layers/layernorm.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,88 @@ from torch.nn.functional import embedding, linear
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
-from experts.kernels import grouped_ternary_linear, ternary_linear
+from experts.kernels import Slots, Weights, grouped_ternary_linear, ternary_linear
+from experts.vllm_plugin.across_ranks import with_peak
 from experts.vllm_plugin.bank.adapters import BankError
 from experts.vllm_plugin.bank.step import Step, Steps
 from experts.vllm_plugin.linear import BitNetLinearMethod
 from experts.vllm_plugin.quantization import BitNetConfig
 
+Tensors = dict[str, Tensor]
+"""What an expert has in one layer, by name, in host memory."""
+
+
+class Places(Protocol):
+    """A layer's part of the bank: `layer.bank`."""
+
+    def put(self, place: int, tensors: Tensors) -> None:
+        """Let tokens of the place be computed with an expert's tensors."""
+        ...
+
+    def clear(self, place: int) -> None:
+        """Let go of the tensors in a place."""
+        ...
+
+
+class LinearPlaces:
+    """Ternary matrices in host memory: a place refers to its expert's, and copies nothing."""
+
+    def __init__(self, count: int, outputs: int, inputs: int) -> None:
+        self.slots = Slots(count, outputs, inputs)
+
+    def put(self, place: int, tensors: Tensors) -> None:
+        self.slots.put(place, Weights(tensors["weight"], tensors["gamma"], tensors.get("bias")))
+
+    def clear(self, place: int) -> None:
+        self.slots.clear(place)
+
+    def product(self, x: Tensor, step: Step) -> Tensor:
+        """`[tokens, in]` to `[tokens, out]`, each token with its own expert's weights."""
+        own = None if step.only is None else self.slots[step.only]
+        if own is None:
+            return grouped_ternary_linear(x, self.slots, step.groups)
+        return ternary_linear(x, own.packed, own.gamma, own.bias)
+
+
+class TablePlaces:
+    """Embeddings or heads, each `[vocabulary, hidden]`; experts with the same one share it."""
+
+    def __init__(self, count: int, like: Tensor) -> None:
+        self._empty = torch.zeros(1, like.shape[1], dtype=like.dtype, device=like.device)
+        self._tables = [self._empty] * count
+
+    def put(self, place: int, tensors: Tensors) -> None:
+        self._tables[place] = tensors["weight"]
+
+    def clear(self, place: int) -> None:
+        self._tables[place] = self._empty
+
+    def table(self, place: int) -> Tensor:
+        return self._tables[place]
+
+    def common(self, step: Step) -> Tensor | None:
+        """The table of all rows of a step, if they have the same."""
+        if step.only is not None:
+            return self._tables[step.only]
+        first, *others = (self._tables[place] for place in step.groups.slots.tolist())
+        return first if all(table is first for table in others) else None
+
+
+class NormPlaces:
+    """The weights of a norm, `[places, size]`."""
+
+    def __init__(self, count: int, like: Tensor) -> None:
+        self.weight = torch.zeros((count, *like.shape), dtype=like.dtype, device=like.device)
+
+    def put(self, place: int, tensors: Tensors) -> None:
+        self.weight[place].copy_(tensors["weight"], non_blocking=True)
+
+    def clear(self, place: int) -> None:
+        self.weight[place].zero_()
+
 
 class BankLinearMethod(BitNetLinearMethod):
-    """Ternary layers of several experts: `bank` has `weight` uint8 `[slots, ceil(out/4), in]`,
-    `gamma` float32 `[slots, out]` and, where the layer has one, `bias` `[slots, out]`."""
+    """Ternary layers of several experts."""
 
     def __init__(self, config: BitNetConfig, steps: Steps) -> None:
         super().__init__(config)
@@ -38,70 +110,78 @@ class BankLinearMethod(BitNetLinearMethod):
     def process_weights_after_loading(self, layer: Any) -> None:
         """Nothing: experts come later, each through the layer's loader."""
 
-    def contents(self, layer: Any) -> dict[str, Tensor]:
-        """What the loader has just put into the layer's own parameters, as `bank` holds it."""
+    def places(self, layer: Any, count: int) -> LinearPlaces:
+        """Room for the matrices of `count` experts."""
+        return LinearPlaces(count, sum(layer.loader.sizes), layer.weight.shape[1])
+
+    def tensors(self, layer: Any) -> Tensors:
+        """What the loader has just put into the layer's own parameters, as a place takes it.
+        Raises CheckpointError if something is missing."""
         layer.loader.check_all_loaded()
-        sizes = torch.tensor(layer.loader.sizes)
-        gamma = layer.weight_scale.data.repeat_interleave(sizes)
-        found = {"weight": layer.weight.data.clone(), "gamma": gamma}
-        if getattr(layer, "bias", None) is not None:
+        gamma = layer.weight_scale.data.repeat_interleave(torch.tensor(layer.loader.sizes))
+        found = {"weight": layer.weight.data, "gamma": gamma}
+        first_rank = not (layer.split_input and layer.tp_rank)  # the ranks' outputs are added up
+        if getattr(layer, "bias", None) is not None and first_rank:
             bias = layer.bias.data
-            found["bias"] = bias * gamma.to(bias.dtype) if self.config.scales_bias else bias.clone()
+            found["bias"] = bias * gamma.to(bias.dtype) if self.config.scales_bias else bias
         return found
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`[tokens, in]` to `[tokens, out]`, each token with its own expert's weights."""
-        bank, only = layer.bank, self._step.only
-        own = bank.get("bias") if bias is not None else None
-        if only is not None:
-            chosen = None if own is None else own[only]
-            return ternary_linear(x, bank["weight"][only], bank["gamma"][only], chosen)
-        return grouped_ternary_linear(x, bank["weight"], bank["gamma"], own, self._step.groups)
+        """`[tokens, in]` to `[tokens, out]`, each token with its own expert's weights and bias
+        (`bias` is the layer's own parameter, which holds no expert's)."""
+        y: Tensor = layer.bank.product(with_peak(x) if layer.split_input else x, self._step)
+        return y
 
 
 class BankEmbeddingMethod(UnquantizedEmbeddingMethod):  # type: ignore[misc]  # untyped to mypy
-    """Embeddings and heads: `layer.bank` has `shared` `[vocabulary, hidden]`, of the first expert;
-    from the first one that differs on, also `weight` `[slots, vocabulary, hidden]`."""
+    """Embeddings and heads of several experts; `layer.bank` is a TablePlaces."""
 
     def __init__(self, steps: Steps) -> None:
         super().__init__()
         self._steps = steps
 
     def process_weights_after_loading(self, layer: Any) -> None:
-        """Nothing: the matrix is not repacked, since experts are copied into it."""
+        """Nothing: the matrix is not repacked, since experts' own are used."""
 
     def embedding(self, layer: Any, input_: Tensor) -> Tensor:
         """Ids `[tokens]` to `[tokens, hidden]`."""
-        stack = layer.bank.get("weight")
-        if stack is None:
-            return embedding(input_, layer.bank.get("shared", layer.weight))
+        places: TablePlaces = layer.bank
         step = self._steps.tokens
-        if step.only is not None:
-            return embedding(input_, stack[step.only])
-        return embedding(input_ + step.slots * stack.shape[1], stack.flatten(0, 1))
+        common = places.common(step)
+        if common is not None:
+            return _embed(input_, common)
+        hidden = places.table(0).shape[1]
+        return step.split(input_, hidden, lambda place, ids: _embed(ids, places.table(place)))
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Hidden states `[samples, hidden]` to logits `[samples, vocabulary]`."""
-        stack = layer.bank.get("weight")
-        if stack is None:
-            return linear(x, layer.bank.get("shared", layer.weight), bias)
+        places: TablePlaces = layer.bank
         step = self._steps.samples
-        if step.only is not None:
-            return linear(x, stack[step.only], bias)
-        logits = x.new_empty(x.shape[0], stack.shape[1])
-        for slot, rows in step.groups.each():
-            logits[rows] = linear(x[rows], stack[slot], bias)
-        return logits
+        common = places.common(step)
+        if common is not None:
+            return _logits(x, common, layer.num_embeddings_per_partition)
+        rows = layer.num_embeddings_per_partition
+        return step.split(x, rows, lambda place, own: _logits(own, places.table(place), rows))
+
+
+def _embed(ids: Tensor, table: Tensor) -> Tensor:
+    """An empty place has a table of one row."""
+    return embedding(ids if len(table) > 1 else torch.zeros_like(ids), table)
+
+
+def _logits(x: Tensor, table: Tensor, rows: int) -> Tensor:
+    logits = linear(x, table)
+    return logits if len(table) > 1 else logits.expand(-1, rows)
 
 
 def divide_norm(norm: RMSNorm, step: Step) -> None:
-    """Let `norm` multiply each token with its own expert's weight; `norm.bank` has `weight`
-    `[slots, size]`. vLLM's own code does the rest, and rounds as it does with one weight."""
+    """Let `norm` multiply each token with its own expert's weight; `norm.bank` is a NormPlaces.
+    vLLM's own code does the rest, and rounds as it does with one weight."""
     norm.pass_weight = norm.pass_weight_add = False
 
     def multiply(_: nn.Module, __: Any, output: Any) -> Any:
         normal, *rest = output if isinstance(output, tuple) else (output,)
-        weight = step.select(norm.bank["weight"])
+        weight = step.select(norm.bank.weight)
         if step.only is None:  # a head's norm has heads between tokens and values
             weight = weight.view(weight.shape[0], *[1] * (normal.ndim - 2), -1)
         scaled = (normal.to(weight.dtype) * weight).to(normal.dtype)

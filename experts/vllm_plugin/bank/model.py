@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +21,7 @@ from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 
 from experts.vllm_plugin.bank.adapters import SELECTOR, BankError, expert_path
-from experts.vllm_plugin.bank.contents import Bank, Contents
+from experts.vllm_plugin.bank.contents import Bank
 from experts.vllm_plugin.bank.layers import divide_norm
 from experts.vllm_plugin.bank.step import Steps, building
 from experts.vllm_plugin.bitnet import BitNetForCausalLM
@@ -45,7 +46,7 @@ class BankModel:
                 divide_norm(module, steps.tokens)
         self.bank = Bank(self, vllm_config.lora_config.max_loras)
         self.expert_selector = ReplicatedLinear(1, 1, bias=False, prefix=SELECTOR)
-        self._waiting: dict[int, Contents] = {}
+        self._adapters: set[int] = set()
 
     @property
     def lora_manager(self) -> Any:
@@ -57,15 +58,19 @@ class BankModel:
         self._manager = manager
         (self._slots,) = manager.punica_wrapper_mapping.values()
         manager.modules[SELECTOR].set_lora = self._activate
+        self.bank.shelf.release_parameters()
 
     def forward(self, input_ids: Tensor | None, positions: Tensor, *rest: Any, **named: Any) -> Any:
         """As the base class; each token with the weights of its request's expert."""
-        self.steps.tokens.begin(self._slots.token_lora_indices, positions.shape[-1])
+        slots, rows = self._slots.token_lora_indices, positions.shape[-1]
+        self.steps.tokens.begin(slots, rows, self.bank.arrange)
+        self.bank.count(self.steps.tokens.groups)
         return super().forward(input_ids, positions, *rest, **named)  # type: ignore[misc]
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """As the base class; each sample with the head of its request's expert."""
-        self.steps.samples.begin(self._slots.sampler_indices, hidden_states.shape[0])
+        slots, rows = self._slots.sampler_indices, hidden_states.shape[0]
+        self.steps.samples.begin(slots, rows, self.bank.arrange)
         logits: Tensor | None = super().compute_logits(hidden_states)  # type: ignore[misc]
         return logits
 
@@ -74,20 +79,26 @@ class BankModel:
         super().load_weights(weights)  # type: ignore[misc]
 
     def _activate(self, slot: int, lora_a: Tensor, lora_b: Tensor) -> None:
-        """Bring the expert that an adapter names into a slot. Its weights wait in host memory as
-        long as vLLM keeps the adapter. If it cannot be loaded, vLLM forgets the adapter."""
+        """Let vLLM's `slot` mean the expert that an adapter names. The expert stays in host
+        memory as long as vLLM keeps the adapter. If it cannot be read, vLLM forgets the
+        adapter."""
         checkpoint = expert_path(lora_a)
         if checkpoint is None:
             return  # vLLM's warm-up
+        try:
+            self.bank.name(slot, checkpoint)
+        except Exception:
+            self._manager.remove_adapter(self._manager.lora_index_to_id[slot])
+            raise
         key = id(lora_b)
-        if key not in self._waiting:
-            try:
-                self._waiting[key] = self.bank.load(checkpoint)
-            except Exception:
-                self._manager.remove_adapter(self._manager.lora_index_to_id[slot])
-                raise
-            weakref.finalize(lora_b, self._waiting.pop, key, None)
-        self.bank.activate(slot, self._waiting[key])
+        if key not in self._adapters:
+            self._adapters.add(key)
+            self.bank.hold(checkpoint)
+            weakref.finalize(lora_b, self._forget, key, checkpoint)
+
+    def _forget(self, key: int, checkpoint: Path) -> None:
+        self._adapters.discard(key)
+        self.bank.release(checkpoint)
 
 
 class BankLlamaForCausalLM(BankModel, LlamaForCausalLM):  # type: ignore[misc]  # untyped to mypy

@@ -1,39 +1,62 @@
-"""Which slot each token of a step belongs to: found once a step, used by every layer."""
+"""Which expert each token of a step belongs to: found once a step, used by every layer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from experts.kernels import Groups
 
+Arrange = Callable[[list[int]], list[int]]
+"""Brings the experts that vLLM's slots name into places of the bank; says which."""
+
 
 class Step:
-    """The rows of one kind (tokens of a forward pass, or samples for the head), and their slots.
+    """The rows of one kind (tokens of a forward pass, or samples for the head).
 
-    `slots` is int64 `[rows]`, each at least 0; `groups` are the rows of each slot. Where all rows
-    have one slot, `only` is that slot.
+    `places` is int64 `[rows]`: the place of each row's expert; `groups` are the rows of each
+    place. Where all rows have one expert, `only` is its place.
     """
 
-    slots: Tensor
+    places: Tensor
     groups: Groups
     only: int | None
 
-    def begin(self, slots: Tensor, rows: int) -> None:
+    def begin(self, slots: Tensor, rows: int, arrange: Arrange) -> None:
         """Take the slots of the next step's rows. vLLM's -1 (no expert named) and rows that it
         added to fill a batch go to slot 0: what comes of them is not used."""
         slots = slots[:rows].clamp(min=0).long()
-        self.slots = torch.nn.functional.pad(slots, (0, rows - slots.shape[0]))
-        self.groups = Groups.of(self.slots)
-        self.only = int(self.groups.slots[0]) if self.groups.slots.numel() == 1 else None
+        slots = torch.nn.functional.pad(slots, (0, rows - slots.shape[0]))
+        groups = Groups.of(slots)
+        places = arrange(groups.slots.tolist())
+        self.groups = replace(groups, slots=torch.tensor(places, dtype=torch.int64))
+        self.only = places[0] if len(places) == 1 else None
+        self.places = torch.empty_like(slots)
+        for place, own in self.groups.each():
+            self.places[own] = place
 
     def select(self, stack: Tensor) -> Tensor:
-        """Each row's own part of `stack`, `[slots, …]`: `[rows, …]`, or `[…]` where all rows
-        have one slot."""
-        return stack[self.slots] if self.only is None else stack[self.only]
+        """Each row's own part of `stack`, `[places, …]`: `[rows, …]`, or `[…]` where all rows
+        have one expert."""
+        return stack[self.places] if self.only is None else stack[self.only]
+
+    def split(self, x: Tensor, outputs: int, compute: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """`compute(place, rows of x)` for each expert, put together: `[rows, outputs]`, in the
+        dtype of what is computed first."""
+        if self.only is not None:
+            return compute(self.only, x)
+        whole: Tensor | None = None
+        for place, own in self.groups.each():
+            part = compute(place, x[own])
+            if whole is None:
+                whole = part.new_empty((x.shape[0], outputs))
+            whole[own] = part
+        assert whole is not None
+        return whole
 
 
 class Steps:
