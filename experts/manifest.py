@@ -54,6 +54,18 @@ class ManagedWorker(BaseModel):
     checkpoint: Path
     args: tuple[str, ...] = ()
     """Further arguments for vLLM's server, e.g. `["--max-model-len", "2048"]`."""
+    bank: Name | Literal[False] | None = None
+    """The bank that serves it with other experts: one vLLM for all. None: if it is ternary, one
+    that it fits is found or made. False: it has a process of its own."""
+
+    @model_validator(mode="after")
+    def _arguments_are_its_own(self) -> ManagedWorker:
+        if self.bank and self.args:
+            raise ValueError(
+                "`args` are for a vLLM of its own, and in a bank it has none: leave out one of the"
+                " two (`trivium serve --help` says how to give a bank arguments)"
+            )
+        return self
 
 
 class ExternalWorker(BaseModel):

@@ -14,8 +14,9 @@ from torch import Tensor
 from experts.errors import ExpertsError
 
 VALUES_PER_BYTE = 4
-INVALID = 3
-"""The bit pattern that no ternary value has."""
+TERNARY_CODES = 3
+"""Bit patterns that stand for -1, 0 and +1; the fourth, both bits set, stands for nothing."""
+LOW_BITS = 0b01010101
 CODES = (torch.arange(256, device="cpu")[:, None] >> torch.arange(0, 8, 2, device="cpu")) & 3
 """The four codes in each of the 256 bytes."""
 
@@ -47,13 +48,13 @@ def check_packed(packed: Tensor) -> None:
     """Raises PackingError unless `packed` is uint8 `[out/4, in]` and holds ternary values only."""
     if packed.dtype != torch.uint8 or packed.ndim != 2:
         raise PackingError(f"packed weights are uint8 [out/4, in], not {_describe(packed)}")
-    if bool(_count_bytes(packed)[CODES.eq(INVALID).any(1)].any()):
+    if bool((packed & (packed >> 1) & LOW_BITS).any()):  # a pair of bits with both set
         raise PackingError("the bytes hold a value that is not ternary (bit pattern 3)")
 
 
 def count_values(packed: Tensor) -> tuple[int, int, int]:
     """How many values of a packed matrix are -1, 0 and +1."""
-    per_byte = torch.stack([CODES.eq(code).sum(1) for code in range(INVALID)])
+    per_byte = torch.stack([CODES.eq(code).sum(1) for code in range(TERNARY_CODES)])
     negative, zero, positive = (per_byte @ _count_bytes(packed)).tolist()
     return negative, zero, positive
 

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
+from router.features import feature_layers
 from router.sentences import ends_sentence
 from router.vocabulary import DEFAULT_SLOTS, expert_token
 
@@ -45,8 +46,8 @@ def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
     """Write an expanded copy of the checkpoint folder `source` to `target` and return it.
 
     `target` appears complete or not at all. Its config.json carries what the gate needs, under
-    `expert_tokens`: first_id, slots, fingerprint, and the ids of tokens that end a sentence or
-    the turn. Raises ExpandError for a checkpoint that is
+    `expert_tokens`: first_id, slots, fingerprint, the layers that the head reads, and the ids of
+    tokens that end a sentence or the turn. Raises ExpandError for a checkpoint that is
     not a supported safetensors checkpoint with a fast tokenizer.
     """
     config = _read_config(source)
@@ -60,6 +61,7 @@ def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
             "first_id": first_id,
             "slots": slots,
             "fingerprint": fingerprint(source),
+            "layers": list(feature_layers(int(config["num_hidden_layers"]))),
             "sentence_end_ids": _sentence_end_ids(staging / "tokenizer.json", first_id),
             "end_of_turn_ids": _end_of_turn_ids(config),
         }

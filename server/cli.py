@@ -170,6 +170,25 @@ def bench_ternary(
     raise typer.Exit(bench_command.bench("ternary", {"json": json_out, "size": size}))
 
 
+@bench_app.command("bank")
+def bench_bank(
+    json_out: JsonFile = None,
+    size: Annotated[str, typer.Option(help="135m, or small for a quick try.")] = "135m",
+    only: Annotated[
+        str | None, typer.Option(help="One part: compare, curve, swaps or adding.")
+    ] = None,
+    experts: Annotated[int | None, typer.Option(help="Experts, and processes to compare.")] = None,
+    streams: Annotated[int | None, typer.Option(help="Answers at once.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Times that a speed is measured.")] = None,
+) -> None:
+    """Many experts in one vLLM engine, against one process for each."""
+    from server.commands import bench as bench_command
+
+    words = {"json": json_out, "size": size, "only": only}
+    counts = {"experts": experts, "streams": streams, "rounds": rounds}
+    raise typer.Exit(bench_command.bench("bank", {**words, **counts}))
+
+
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what is installed, which accelerator is used, and what is missing."""

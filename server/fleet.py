@@ -21,11 +21,12 @@ from experts.registry import RegisteredExpert
 from router.head import Head, HeadRow, build_head
 from router.meta_client import MetaClient, MetaError, MetaInfo
 from router.vocabulary import ExpertVocabulary
+from server.banks import BankMember, Banks
+from server.engines import Engines
 from server.errors import NotReady
 from server.settings import Settings
 from server.snapshot import LiveExpert, SnapshotHolder
-from server.vllm_command import expert_command, meta_command, this_machine
-from server.workers import ExternalWorker, ManagedWorker, OnChange, Worker, WorkerStatus
+from server.workers import ManagedWorker, OnChange, Worker, WorkerStatus
 
 DRAIN_SECONDS = 600.0
 DRAIN_POLL = 0.1
@@ -69,6 +70,8 @@ class Fleet:
         self._meta_worker: Worker | None = None
         self._vocabulary: ExpertVocabulary | None = None
         self._workers: list[Worker] = []
+        self._engines = Engines(settings, session)
+        self._banks = Banks(settings.cache_dir / "banks", self._bank_process)
         self._meta_up = asyncio.Event()
         self._head_lock = asyncio.Lock()
         self._draining: set[asyncio.Task[None]] = set()
@@ -82,21 +85,7 @@ class Fleet:
 
     def start_meta(self, checkpoint: Path | None) -> None:
         """Start, or start to watch, the meta worker. `checkpoint` None: it runs elsewhere."""
-        settings = self._settings
-        worker: Worker
-        if checkpoint is None:
-            assert settings.meta_url is not None
-            base = f"{settings.meta_url.rstrip('/')}/v1"
-            worker = self._external("meta", base, settings.meta_model, self._meta_changed)
-        else:
-            worker = ManagedWorker(
-                "meta",
-                lambda port: meta_command(checkpoint, port, settings.meta_args, this_machine()),
-                self._session,
-                settings.logs_dir / "meta.log",
-                settings.worker_start_seconds,
-                self._meta_changed,
-            )
+        worker = self._engines.meta(checkpoint, self._meta_changed)
         self._meta_worker = worker
         self._workers.append(worker)
         worker.start()
@@ -159,27 +148,24 @@ class Fleet:
 
     def make_worker(self, manifest: Manifest) -> Worker:
         """A worker for an expert, not started yet."""
-        spec, name, settings = manifest.worker, manifest.name, self._settings
+        spec, name, on_change = manifest.worker, manifest.name, self._expert_changed
         worker: Worker
-        if isinstance(spec, ManagedSpec):
-            checkpoint, args = spec.checkpoint, spec.args
-            worker = ManagedWorker(
-                name,
-                lambda port: expert_command(name, checkpoint, port, args, this_machine()),
-                self._session,
-                settings.logs_dir / f"{name}.log",
-                settings.worker_start_seconds,
-                self._expert_changed,
-            )
-        else:
+        if not isinstance(spec, ManagedSpec):
             base = str(spec.url).rstrip("/")
-            worker = self._external(name, base, spec.model, self._expert_changed)
+            worker = self._engines.external(name, base, spec.model, on_change)
+        elif Banks.takes(spec):
+            worker = BankMember(name, spec, self._banks, self._session, on_change)
+        else:
+            worker = self._engines.expert(name, spec, on_change)
         self._workers.append(worker)
         return worker
 
-    def _external(self, name: str, base: str, model: str, on_change: OnChange) -> Worker:
-        every = self._settings.probe_seconds
-        return ExternalWorker(name, base, model, self._session, on_change, every)
+    def _bank_process(self, name: str, base: Path, on_change: OnChange) -> ManagedWorker:
+        def tell(worker: Worker) -> None:
+            self._on_status(worker.name, worker.status)
+            on_change(worker)
+
+        return self._engines.bank(name, base, tell)
 
     async def stop_worker(self, worker: Worker) -> None:
         """Stop a worker that is no longer wanted."""
@@ -286,10 +272,16 @@ class Fleet:
         """Every expert's state in words."""
         return {name: str(member.worker.status) for name, member in self._members.items()}
 
+    def banks(self) -> dict[str, str]:
+        """The bank of each expert that is in one."""
+        banks = {name: member.worker.bank for name, member in self._members.items()}
+        return {name: bank for name, bank in banks.items() if bank is not None}
+
     async def close(self) -> None:
         """Stop every worker this fleet started, all at once."""
         for task in [*self._tasks, *self._draining]:
             task.cancel()
+        self._banks.closing = True
         await asyncio.gather(*(worker.stop() for worker in self._workers), return_exceptions=True)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     slots: int = Field(default=DEFAULT_SLOTS, ge=1, le=1024)
     """Expert tokens reserved in the meta LLM."""
 
+    bank_places: int | None = Field(default=None, ge=1, le=1024)
+    """Experts that one step of a bank may have; default 64 on a CPU, 8 on a GPU."""
+    bank_args: tuple[str, ...] = ()
+    """Further arguments for vLLM on every bank."""
+
     starter_experts: bool = True
     """Register the experts found under the entry point `trivium.experts`."""
     worker_start_seconds: float = 900.0

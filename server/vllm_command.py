@@ -12,7 +12,10 @@ from pathlib import Path
 
 PLUGINS = "trivium_router,trivium_experts"
 META_PLUGINS = f"{PLUGINS},trivium_endpoints"
+BANK_PLUGINS = f"{PLUGINS},trivium_bank"
 CPU_KV_CACHE_GIB = 1
+MOST_EXPERTS = 1024
+"""In one bank, resident or waiting in memory; as many as a meta LLM can have tokens for."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,22 @@ def expert_command(
 ) -> Command:
     """An expert worker: vLLM with the ternary quantization plugin."""
     return _command(name, checkpoint, port, args, PLUGINS, machine, share=0.2)
+
+
+def bank_command(
+    name: str, base: Path, port: int, places: int, args: Sequence[str], machine: Machine
+) -> Command:
+    """A bank: one vLLM for many ternary experts. `base` is a folder that
+    `experts.vllm_plugin.bank.adapters.make_base` wrote; `places` is how many experts can be in
+    one step."""
+    own = [*("--enable-lora", "--max-loras", str(places), "--max-cpu-loras", str(MOST_EXPERTS))]
+    own += ["--max-lora-rank", "1", "--lora-target-modules", "expert_selector"]
+    own += ["--load-format", "dummy"]
+    own += ["--worker-extension-cls", "experts.vllm_plugin.bank.worker.BankWorker"]
+    own += ["--scheduler-cls", "experts.vllm_plugin.bank.scheduler.TurnScheduler"]
+    if machine.gpu:
+        own += ["--enforce-eager"]  # a step's groups are found in Python
+    return _command(name, base, port, (*own, *args), BANK_PLUGINS, machine, share=0.45)
 
 
 def _command(

@@ -57,6 +57,11 @@ class Worker(Protocol):
         """Where it answers; None unless it is live."""
         ...
 
+    @property
+    def bank(self) -> str | None:
+        """The bank that it is in, if it is."""
+        ...
+
     def start(self) -> None: ...
 
     async def ready(self) -> Endpoint:
@@ -69,8 +74,8 @@ class Worker(Protocol):
 OnChange = Callable[[Worker], None]
 
 
-class _Watched:
-    """What both kinds of worker share: a status others are told of, and a task."""
+class Watched:
+    """What all kinds of worker share: a status others are told of, and a task."""
 
     def __init__(self, name: str, on_change: OnChange) -> None:
         self.name = name
@@ -87,6 +92,10 @@ class _Watched:
     @property
     def endpoint(self) -> Endpoint | None:
         return self._endpoint
+
+    @property
+    def bank(self) -> str | None:
+        return None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"worker {self.name}")
@@ -117,7 +126,7 @@ class _Watched:
         self._set(WorkerStatus("stopped"))
 
 
-class ManagedWorker(_Watched):
+class ManagedWorker(Watched):
     """A process of ours. Restarted with growing pauses when it ends by itself."""
 
     def __init__(
@@ -209,7 +218,7 @@ class ManagedWorker(_Watched):
             await process.wait()
 
 
-class ExternalWorker(_Watched):
+class ExternalWorker(Watched):
     """A server that runs elsewhere: asked regularly whether it serves the model."""
 
     def __init__(

@@ -79,6 +79,13 @@ class Reader:
                 yield name, self._read_kept(name)
         self._check_tied()
 
+    def stored(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor as it is in the files, for a loader that checks packed bytes and scales
+        itself; the others are checked here."""
+        for name, entry in self.entries.items():
+            yield name, entry.read() if entry.dtype == "U8" else self._read_kept(name)
+        self._check_tied()
+
     def stored_bytes(self, name: str) -> int:
         """Bytes on disk of a piece: of a ternary layer, its weight, scale and bias."""
         parts = (name, f"{name}.weight", f"{name}.weight_scale", f"{name}.bias")

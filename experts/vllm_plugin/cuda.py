@@ -1,23 +1,24 @@
 """Ternary linear layers on NVIDIA GPUs: `humming-kernels`, or plain torch where it cannot serve.
 
 Follows `HummingLinearMethod.process_weights_after_loading` and `apply` of
-`vllm/model_executor/layers/quantization/humming.py` (vLLM 0.32) and `schema/bitnet.py` of
-humming-kernels 0.1.19. Written without a GPU at hand: only what runs on CPU tensors is tested
-everywhere, the rest where `torch.cuda.is_available()`.
+`vllm/model_executor/layers/quantization/humming.py` (vLLM 0.32). Written without a GPU at hand:
+only what runs on CPU tensors is tested everywhere, the rest where `torch.cuda.is_available()`.
 """
 
 from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from vllm.logger import init_logger
 
 from experts.checkpoint import CheckpointError
-from experts.packing import VALUES_PER_BYTE, unpack_rows
+from experts.kernels import Weights
+from experts.kernels.humming import Activations, to_humming
+from experts.packing import unpack_rows
 from experts.ternary import quantize_activations
 from experts.vllm_plugin.across_ranks import with_peak
 from experts.vllm_plugin.linear import BitNetLinearMethod
@@ -25,7 +26,6 @@ from experts.vllm_plugin.linear import BitNetLinearMethod
 OPTION = "TRIVIUM_TERNARY_ACTIVATIONS"
 """Environment variable: `int8` (W1.58A8, the exact definition; the default) or `bf16`
 (W1.58A16: activations stay as they are)."""
-Activations = Literal["int8", "bf16"]
 
 logger = init_logger(__name__)
 
@@ -96,41 +96,10 @@ class CudaBitNetLinearMethod(BitNetLinearMethod):
 
     def _to_humming(self, layer: Any) -> None:
         import vllm.utils.humming as humming
-        from vllm.model_executor.layers.quantization.utils.humming import (
-            check_and_fallback_input_schema,
-        )
 
-        sizes = list(layer.matrices[0].sizes)
-        inputs = layer.weight.shape[1]
-        first_rows = torch.tensor([0, *sizes[:-1]], device=layer.gamma.device).cumsum(0)
-        tensors = {
-            "weight": interleave(layer.weight, sum(sizes)),
-            "weight_scale": 1.0 / layer.gamma[first_rows],  # `schema/bitnet.py` inverts it
-        }
-        if layer.has_bias:
-            tensors["bias"] = layer.bias.data
-        shapes = {"shape_n_stacks": sizes, "shape_k_stacks": [inputs]}
-        weight_schema, tensors = humming.BitnetWeightSchema().convert_humming(
-            tensors=tensors, param_dtype=layer.params_dtype, **shapes
-        )
-        input_schema = check_and_fallback_input_schema(
-            weight_schema=weight_schema,
-            input_schema=humming.HummingInputSchema(**input_options()),
-            param_dtype=layer.params_dtype,
-            allow_fallback=False,
-        )
-        config, tensors = humming.prepare_and_transform_humming_tensors(
-            tensors=tensors,
-            shape_n=sum(sizes),
-            shape_k=inputs,
-            weight_schema=weight_schema,
-            input_schema=input_schema,
-            pad_n_to_multiple=256,
-            pad_k_to_multiple=128,
-            has_bias=layer.has_bias,
-            torch_dtype=layer.params_dtype,
-            device=layer.weight.device,
-        )
+        bias = layer.bias.data if layer.has_bias else None
+        weights = Weights(layer.weight.data, layer.gamma.data, bias)
+        schema, config, tensors = to_humming(weights, layer.params_dtype, activations())
         locks = humming.create_humming_locks(layer.weight.device)
         del layer.weights
         for name in ("weight", "gamma", *(["bias"] if layer.has_bias else [])):
@@ -139,11 +108,7 @@ class CudaBitNetLinearMethod(BitNetLinearMethod):
             layer.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
         if layer.has_bias:
             layer.register_buffer("zero_bias", torch.zeros_like(layer.bias))
-        layer.weight_schema, layer.humming_config, layer.humming_locks = (
-            weight_schema,
-            config,
-            locks,
-        )
+        layer.weight_schema, layer.humming_config, layer.humming_locks = schema, config, locks
 
     def _to_torch(self, layer: Any) -> None:
         layer.weights = [
@@ -151,22 +116,3 @@ class CudaBitNetLinearMethod(BitNetLinearMethod):
             for weight, matrix in zip(layer.weights, layer.matrices, strict=True)
         ]
         del layer.weight
-
-
-def input_options() -> dict[str, Any]:
-    """humming's `HummingInputSchema` for `activations()`: one dynamic scale for each token."""
-    return {"a_dtype": "int8"} if activations() == "int8" else {}
-
-
-def interleave(packed: Tensor, rows: int) -> Tensor:
-    """From the Hugging Face packing to humming's: uint8 `[rows/4, in]` with row r at byte row
-    r div 4, bits 2 · (r mod 4) (`BitnetWeightSchema.process_loaded_weight`).
-
-    Raises ValueError if the rows do not fill whole 32-bit words, which humming reads.
-    """
-    if rows % 16 or packed.shape[1] % 32:
-        raise ValueError(f"humming takes no matrix of shape [{rows}, {packed.shape[1]}]")
-    codes = (unpack_rows(packed, rows) + 1).to(torch.uint8)
-    quads = codes.reshape(rows // VALUES_PER_BYTE, VALUES_PER_BYTE, -1)
-    whole = quads[:, 0] | quads[:, 1] << 2 | quads[:, 2] << 4 | quads[:, 3] << 6
-    return whole.contiguous()

@@ -142,6 +142,10 @@ class BitNetConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM is untyped
 def _linear_method(config: BitNetConfig) -> QuantizeMethodBase:
     bank = under_construction()
     if bank is not None:
+        if current_platform.is_cuda():
+            from experts.vllm_plugin.bank.cuda import CudaBankLinearMethod
+
+            return CudaBankLinearMethod(config, bank)
         from experts.vllm_plugin.bank.layers import BankLinearMethod
 
         return BankLinearMethod(config, bank)

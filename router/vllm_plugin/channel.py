@@ -19,11 +19,11 @@ class Channel:
     """The last step's rows, and hidden states kept for requests that asked for theirs."""
 
     hidden: torch.Tensor | None = None
-    """`[rows, hidden]`: the last hidden state of each request in the batch."""
+    """`[rows, features]`: of the last position of each request in the batch."""
     scores: torch.Tensor | None = None
     """`[3, rows, slots]` float32: log-odds of `router.head.QUESTIONS`; unused slots -inf."""
     captures: OrderedDict[str, dict[int, torch.Tensor]] = field(default_factory=OrderedDict)
-    """Capture key → number of tokens written before → hidden state `[hidden]` float32, CPU."""
+    """Capture key → number of tokens written before → features `[features]` float32, CPU."""
 
     def capture(self, key: str, position: int, hidden: torch.Tensor) -> None:
         """Keep a hidden state; a later one for the same position replaces it (chunked prefill)."""

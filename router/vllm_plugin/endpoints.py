@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel
 
+from router.features import feature_fingerprint, feature_size
+
 NAME = "trivium_endpoints"
 
 
@@ -20,14 +22,15 @@ class HeadState(BaseModel):
     first_id: int
     slots: int
     hidden_size: int
+    """Of the features that the head reads (`router/features.py`)."""
     fingerprint: str
-    """Of the checkpoint that was expanded; rows fitted for another do not fit this one."""
+    """Of the expanded checkpoint and the features; rows fitted for another do not fit."""
 
 
 class NewHead(BaseModel):
     version: str
     safetensors: str
-    """Base64 of a safetensors file with `rows` `[3, slots, hidden]` and `bias` `[3, slots]`."""
+    """Base64 of a safetensors file with `rows` `[3, slots, features]` and `bias` `[3, slots]`."""
 
 
 class TakeCaptures(BaseModel):
@@ -38,7 +41,7 @@ class Capture(BaseModel):
     positions: list[int]
     """How many tokens had been written before each row."""
     data: str
-    """Base64 of float32 rows `[positions, hidden]`, little-endian."""
+    """Base64 of float32 rows `[positions, features]`, little-endian."""
 
 
 class TriviumEndpoints:
@@ -59,11 +62,14 @@ class TriviumEndpoints:
 async def get_head(request: Request) -> HeadState:
     engine = request.app.state.trivium_engine
     config = engine.model_config.hf_config
+    layout = config.expert_tokens
     versions = await engine.collective_rpc("trivium_head_version")
     return HeadState(
         version=versions[0] if len(set(versions)) == 1 else "",
-        hidden_size=config.hidden_size,
-        **config.expert_tokens,
+        first_id=layout["first_id"],
+        slots=layout["slots"],
+        hidden_size=feature_size(config.hidden_size, layout.get("layers", ())),
+        fingerprint=feature_fingerprint(layout),
     )
 
 

@@ -14,7 +14,9 @@ from server.commands.client import CommandError
 CHECKOUT = Path(server.__file__).resolve().parents[1]
 
 
-def bench(name: str, options: Mapping[str, str | Path | None], checkout: Path = CHECKOUT) -> int:
+def bench(
+    name: str, options: Mapping[str, str | int | Path | None], checkout: Path = CHECKOUT
+) -> int:
     """Run `tests.benchmarks.NAME` with the `options` that are given; its exit status.
 
     Paths are relative to where the command was called. Raises CommandError where there is no

@@ -8,26 +8,25 @@ from pathlib import Path
 
 from tests.benchmarks.random_model import SIZES, write_model
 
-TABLES = ("model-00000.safetensors",)
+TABLE = "model-00000.safetensors"
 """The file with the embedding, which is the head as well in a tied model."""
 
 
 def write_experts(size: str, folder: Path, count: int, shared: bool) -> list[Path]:
-    """Write `count` ternary experts into the new `folder`, and return their folders.
+    """The folders of `count` ternary experts in `folder`; those not there yet are written.
 
     `shared`: all have the same embedding, as fine-tunes whose embedding was frozen, and lie on
-    the disk with one copy of it; otherwise they differ in everything.
+    the disk with one copy of it where the model is tied; otherwise they differ in everything.
     """
-    experts = []
-    for number in range(count):
-        expert = folder / f"e{number}"
+    experts = [folder / f"e{number}" for number in range(count)]
+    for number, expert in enumerate(experts):
+        if expert.exists():
+            continue
         write_model(SIZES[size], "ternary", expert, seed=number, table_seed=0 if shared else number)
         if shared and number:
-            for name in TABLES:
-                (expert / name).unlink()
-                os.link(experts[0] / name, expert / name)
+            (expert / TABLE).unlink()
+            os.link(experts[0] / TABLE, expert / TABLE)
         write_tokenizer(expert, SIZES[size].model.vocabulary)
-        experts.append(expert)
     return experts
 
 

@@ -16,12 +16,15 @@ from typing import Any
 import aiohttp
 import psutil
 
-from experts.vllm_plugin.bank.adapters import make_adapter, make_base
-from server import vllm_command
-from server.vllm_command import Command, expert_command, this_machine
+from experts.vllm_plugin.bank.adapters import make_base
+from server.vllm_command import Command, bank_command, expert_command, this_machine
 from server.workers import free_port, last_error
-from tests.benchmarks.load import Load, Target
+from tests.benchmarks.bank_settings import Bench
+from tests.benchmarks.load import Target
 
+LEAST_FREE = 1 << 30
+"""Bytes of memory that must be left while servers start: beyond it the system kills processes,
+maybe others'."""
 START_SECONDS = 1800
 STOP_SECONDS = 15
 POLL_SECONDS = 0.25
@@ -63,6 +66,10 @@ class Server:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise ServerFailed(f"{self.name} did not start: {last_error(self.log)}")
+            if psutil.virtual_memory().available < LEAST_FREE:
+                raise ServerFailed(
+                    "not enough memory for all servers: give --experts fewer, or less --kv-mib"
+                )
             with contextlib.suppress(aiohttp.ClientError):
                 async with session.get(f"{self.url}/health") as response:
                     if response.status == 200:
@@ -109,60 +116,31 @@ class Bank(Side):
         (server,) = self.servers
         body = {"name": name, "checkpoint": str(checkpoint)}
         async with self._session.post(f"{server.url}/trivium/bank", json=body) as response:
-            if response.status == 404:  # TODO: goes with `_bank_command`
-                return await self._add_adapter(name, checkpoint)
             if response.status != 201:
                 raise ServerFailed(f"{name} was not added: {await response.text()}")
         target = Target(server.url, name)
         self.targets.append(target)
         return target
 
-    async def remove(self, target: Target) -> None:
-        """Take an expert out. Raises ServerFailed."""
-        async with self._session.delete(f"{target.url}/trivium/bank/{target.model}") as response:
-            if response.status == 404:
-                body = {"lora_name": target.model}
-                url = f"{target.url}/v1/unload_lora_adapter"
-                async with self._session.post(url, json=body) as other:
-                    other.raise_for_status()
-            elif response.status != 204:
-                raise ServerFailed(f"{target} was not removed: {await response.text()}")
-        self.targets.remove(target)
-
     async def status(self) -> dict[str, Any]:
-        """`GET /trivium/bank`: slots, swaps, swap_seconds, experts."""
+        """What the bank says of itself: `swaps`, `swap_seconds`, `experts`."""
         async with self._session.get(f"{self.servers[0].url}/trivium/bank") as response:
-            if response.status == 404:
-                return {"swaps": 0, "swap_seconds": 0.0, "experts": []}
             return dict(await response.json())
-
-    async def _add_adapter(self, name: str, checkpoint: Path) -> Target:
-        (server,) = self.servers
-        adapter = server.log.parent / f"adapter-{name}"
-        make_adapter(checkpoint, adapter)
-        body = {"lora_name": name, "lora_path": str(adapter)}
-        url = f"{server.url}/v1/load_lora_adapter"
-        async with self._session.post(url, json=body) as response:
-            if response.status != 200:
-                raise ServerFailed(f"{name} was not added: {await response.text()}")
-        target = Target(server.url, name)
-        self.targets.append(target)
-        return target
 
 
 @contextlib.asynccontextmanager
-async def open_singles(
-    session: aiohttp.ClientSession, load: Load, experts: Sequence[Path], logs: Path
-) -> AsyncIterator[Side]:
+async def open_singles(bench: Bench, experts: Sequence[Path], logs: Path) -> AsyncIterator[Side]:
     """A server for each of `experts`, all started at once."""
-    began = time.perf_counter()
     side = Side([])
+    began = time.perf_counter()
     try:
-        for expert in experts:
-            side.servers.append(_launch_single(expert, logs))
-        await asyncio.gather(*(server.ready(session) for server in side.servers))
+        for path in experts:
+            port = free_port()
+            command = expert_command(path.name, path, port, (), this_machine())
+            side.servers.append(_launch(bench, path.name, port, command, logs))
+        await asyncio.gather(*(server.ready(bench.session) for server in side.servers))
         side.targets = [server.target for server in side.servers]
-        await load.round(side.targets, 1)
+        await bench.load.round(side.targets, 1)
         side.start_seconds = time.perf_counter() - began
         yield side
     finally:
@@ -171,55 +149,42 @@ async def open_singles(
 
 @contextlib.asynccontextmanager
 async def open_bank(
-    session: aiohttp.ClientSession, load: Load, experts: Sequence[Path], resident: int, logs: Path
+    bench: Bench, experts: Sequence[Path], places: int, logs: Path
 ) -> AsyncIterator[Bank]:
-    """A bank with `experts`, of which `resident` are in slots at a time."""
+    """A bank with `experts`, of which `places` can be in one step."""
     base = logs / "base"
     make_base(experts[0], base)
     began = time.perf_counter()
     port = free_port()
-    command = _bank_command("bank", base, port, resident)
-    side = Bank(Server("bank", port, *_start(command, logs / "bank.log")), session)
+    command = bank_command("bank", base, port, places, (), this_machine())
+    side = Bank(_launch(bench, "bank", port, command, logs), bench.session)
     try:
-        await side.servers[0].ready(session)
+        await side.servers[0].ready(bench.session)
         for expert in experts:
             await side.add(expert.name, expert)
-        await load.round(side.targets, 1)
+        await bench.load.round(side.targets, 1)
         side.start_seconds = time.perf_counter() - began
         yield side
     finally:
         _stop(side)
 
 
-def _launch_single(expert: Path, logs: Path) -> Server:
-    port = free_port()
-    command = expert_command(expert.name, expert, port, (), this_machine())
-    return Server(expert.name, port, *_start(command, logs / f"{expert.name}.log"))
-
-
-def _bank_command(name: str, base: Path, port: int, resident: int) -> Command:
-    if hasattr(vllm_command, "bank_command"):
-        made: Command = vllm_command.bank_command(name, base, port, resident, (), this_machine())
-        return made
-    args = ("--load-format", "dummy", "--enable-lora", "--max-loras", str(resident))
-    args += ("--max-cpu-loras", "1024", "--max-lora-rank", "1")
-    args += ("--lora-target-modules", "expert_selector")
-    command = expert_command(name, base, port, args, this_machine())
-    return Command(command.argv, {**command.env, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"})
-
-
-def _start(command: Command, log: Path) -> tuple[Path, subprocess.Popen[bytes]]:
-    log.parent.mkdir(parents=True, exist_ok=True)
+def _launch(bench: Bench, name: str, port: int, command: Command, logs: Path) -> Server:
+    """The product's command, with a KV cache of the benchmark's size: vLLM prefers the variable
+    that the product sets, which is in whole GiB, to the argument."""
+    env = {k: v for k, v in command.env.items() if k != "VLLM_CPU_KVCACHE_SPACE"}
+    cache = str(bench.settings.kv_mib << 20)
+    log = logs / f"{name}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            command.argv,
-            env=dict(command.env),
+            [*command.argv, "--kv-cache-memory-bytes", cache],
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return log, process
+    return Server(name, port, log, process)
 
 
 def _stop(side: Side) -> None:

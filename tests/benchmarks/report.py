@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,12 @@ def write_json(path: Path, result: dict[str, Any]) -> None:
     print(f"wrote {path}")
 
 
-def picture_beside(path: Path, drawing: str, result: dict[str, Any]) -> None:
-    """Draw `result` into the PNG beside `path` with a function of `tests.benchmarks.pictures`."""
+def picture_beside(
+    path: Path, drawing: str, result: dict[str, Any], module: str = "pictures"
+) -> None:
+    """Draw `result` into the PNG beside `path` with a function of a `module` beside this one."""
     try:
-        from tests.benchmarks import pictures
+        pictures = import_module(f"tests.benchmarks.{module}")
     except ImportError:
         print("no picture: matplotlib is not installed")
         return

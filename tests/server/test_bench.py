@@ -23,11 +23,11 @@ def test_options_and_status_are_passed_on(tmp_path: Path, monkeypatch: pytest.Mo
     (checkout / "tests" / "benchmarks").mkdir(parents=True)
     (checkout / "tests" / "benchmarks" / "some.py").write_text(PROGRAM)
     monkeypatch.chdir(caller)
-    options = {"json": Path("out.json"), "device": "cpu", "ggml": None}
+    options = {"json": Path("out.json"), "device": "cpu", "ggml": None, "rounds": 3}
     assert bench("some", options, checkout) == 3
     folder, arguments = json.loads((checkout / "ran.json").read_text())
     assert folder == str(checkout)
-    assert arguments == ["--json", str(caller / "out.json"), "--device", "cpu"]
+    assert arguments == ["--json", str(caller / "out.json"), "--device", "cpu", "--rounds", "3"]
 
 
 def test_without_the_source_it_says_so(tmp_path: Path) -> None:
@@ -35,6 +35,6 @@ def test_without_the_source_it_says_so(tmp_path: Path) -> None:
         bench("kernel", {}, tmp_path)
 
 
-def test_both_benchmarks_are_in_the_checkout() -> None:
-    for name in ("kernel", "ternary"):
+def test_the_benchmarks_are_in_the_checkout() -> None:
+    for name in ("kernel", "ternary", "bank"):
         assert (CHECKOUT / "tests" / "benchmarks" / f"{name}.py").is_file()

@@ -38,25 +38,37 @@ class BankError(ExpertsError):
     """An expert that cannot be in a bank; the message says why, and what to do."""
 
 
-def make_base(checkpoint: Path, folder: Path) -> None:
-    """Write the folder that a bank for `checkpoint` and its like is started with.
-
-    Raises BankError if experts of its architecture cannot be in a bank.
-    """
+def check_suitable(checkpoint: Path) -> str:
+    """The architecture of an expert that can be in a bank. Raises BankError for others."""
     config = read_config(checkpoint)
-    (architecture,) = config.get("architectures") or [None]
+    architecture, *_ = config.get("architectures") or [None]
     if architecture not in ARCHITECTURES:
         raise BankError(
             f"{checkpoint}: a bank serves {', '.join(ARCHITECTURES)}, not {architecture};"
             " give this expert a worker of its own"
         )
-    if config.get("quantization_config", {}).get("quant_method") != "bitnet":
+    quantization = config.get("quantization_config") or {}
+    if quantization.get("quant_method") != "bitnet":
         raise BankError(
             f"{checkpoint} is not ternary; only ternary experts can be in a bank, others have a"
             " worker of their own"
         )
+    if quantization.get("use_rms_norm"):
+        raise BankError(
+            f"{checkpoint} has use_rms_norm, which no bank serves; give this expert a worker of"
+            " its own"
+        )
+    return str(architecture)
+
+
+def make_base(checkpoint: Path, folder: Path) -> None:
+    """Write the folder that a bank for `checkpoint` and its like is started with.
+
+    Raises BankError if experts of its architecture cannot be in a bank.
+    """
+    architecture = check_suitable(checkpoint)
+    base = read_config(checkpoint) | {"architectures": [ARCHITECTURES[architecture]]}
     folder.mkdir(parents=True, exist_ok=True)
-    base = config | {"architectures": [ARCHITECTURES[architecture]]}
     _write(folder / "config.json", json.dumps(base, indent=2))
     for name in (*SHARED_FILES, *OTHER_FILES):
         if (checkpoint / name).exists():
@@ -78,7 +90,7 @@ def why_unlike(checkpoint: Path, base: Path) -> str | None:
 def make_adapter(checkpoint: Path, folder: Path) -> None:
     """Write the adapter that stands for the expert in `checkpoint`."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = str(checkpoint.resolve()).encode()
+    path = str(checkpoint.absolute()).encode()
     prefix = f"base_model.model.{SELECTOR}"
     tensors = {
         f"{prefix}.lora_A.weight": np.frombuffer(path, np.uint8).astype(np.float32)[None, :],

@@ -21,6 +21,7 @@ from experts.vllm_plugin.bank.layers import (
     TablePlaces,
 )
 from experts.vllm_plugin.bank.shelf import Shelf
+from experts.vllm_plugin.bank.worker import BankStatus
 
 
 class Bank:
@@ -45,11 +46,6 @@ class Bank:
         self.tokens: Counter[Path] = Counter()
         self.swaps = 0
         self.swap_seconds = 0.0
-
-    @property
-    def size(self) -> int:
-        """How many experts can be resident."""
-        return len(self._named)
 
     def name(self, slot: int, checkpoint: Path) -> None:
         """From now on vLLM's `slot` means an expert. Raises CheckpointError."""
@@ -79,8 +75,21 @@ class Bank:
         self.shelf.drop(checkpoint)
         self.tokens.pop(checkpoint, None)
 
-    def is_resident(self, checkpoint: Path) -> bool:
-        return checkpoint in self._place
+    def status(self) -> BankStatus:
+        """The experts in host memory, and what became of the places."""
+        return {
+            "places": len(self._named),
+            "swaps": self.swaps,
+            "swap_seconds": self.swap_seconds,
+            "experts": {
+                str(checkpoint): {
+                    "bytes": size,
+                    "resident": checkpoint in self._place,
+                    "tokens": self.tokens[checkpoint],
+                }
+                for checkpoint, size in self.shelf.sizes().items()
+            },
+        }
 
     def arrange(self, slots: list[int]) -> list[int]:
         """The places of the experts that vLLM's slots name, which are brought in if need be, into

@@ -17,11 +17,12 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
 from experts.kernels import Slots, Weights, grouped_ternary_linear, ternary_linear
-from experts.vllm_plugin.across_ranks import with_peak
+from experts.vllm_plugin.across_ranks import PEAK_COLUMNS, with_peak
 from experts.vllm_plugin.bank.adapters import BankError
 from experts.vllm_plugin.bank.step import Step, Steps
 from experts.vllm_plugin.linear import BitNetLinearMethod
 from experts.vllm_plugin.quantization import BitNetConfig
+from experts.vllm_plugin.rows import ZEROS
 
 Tensors = dict[str, Tensor]
 """What an expert has in one layer, by name, in host memory."""
@@ -60,17 +61,39 @@ class LinearPlaces:
 
 
 class TablePlaces:
-    """Embeddings or heads, each `[vocabulary, hidden]`; experts with the same one share it."""
+    """Embeddings or heads, each `[vocabulary, hidden]`; experts with the same one share it.
+
+    On a GPU there is one copy of each table of the host that some place has. Memory for one is
+    kept, so that experts which all share a table need no more than vLLM has reckoned with.
+    """
 
     def __init__(self, count: int, like: Tensor) -> None:
         self._empty = torch.zeros(1, like.shape[1], dtype=like.dtype, device=like.device)
         self._tables = [self._empty] * count
+        self._sources: list[Tensor | None] = [None] * count
+        self._kept = None if like.device.type == "cpu" else like.detach()
 
     def put(self, place: int, tensors: Tensors) -> None:
-        self._tables[place] = tensors["weight"]
+        source = tensors["weight"]
+        here = next((n for n, other in enumerate(self._sources) if other is source), None)
+        table = None if here is None else self._tables[here]
+        self.clear(place)
+        self._tables[place] = self._copy(source) if table is None else table
+        self._sources[place] = source
 
     def clear(self, place: int) -> None:
-        self._tables[place] = self._empty
+        table = self._tables[place]
+        self._tables[place], self._sources[place] = self._empty, None
+        unused = table is not self._empty and all(table is not other for other in self._tables)
+        if unused and self._kept is None and table.device.type != "cpu":
+            self._kept = table
+
+    def _copy(self, source: Tensor) -> Tensor:
+        """The table where the layer computes: itself on the CPU."""
+        if self._kept is None:
+            return source.to(self._empty.device, non_blocking=True)
+        table, self._kept = self._kept, None
+        return table.copy_(source, non_blocking=True)
 
     def table(self, place: int) -> Tensor:
         return self._tables[place]
@@ -110,7 +133,7 @@ class BankLinearMethod(BitNetLinearMethod):
     def process_weights_after_loading(self, layer: Any) -> None:
         """Nothing: experts come later, each through the layer's loader."""
 
-    def places(self, layer: Any, count: int) -> LinearPlaces:
+    def places(self, layer: Any, count: int) -> Places:
         """Room for the matrices of `count` experts."""
         return LinearPlaces(count, sum(layer.loader.sizes), layer.weight.shape[1])
 
@@ -120,11 +143,19 @@ class BankLinearMethod(BitNetLinearMethod):
         layer.loader.check_all_loaded()
         gamma = layer.weight_scale.data.repeat_interleave(torch.tensor(layer.loader.sizes))
         found = {"weight": layer.weight.data, "gamma": gamma}
-        first_rank = not (layer.split_input and layer.tp_rank)  # the ranks' outputs are added up
-        if getattr(layer, "bias", None) is not None and first_rank:
+        if layer.split_input:
+            found["weight"][:, -PEAK_COLUMNS:] = ZEROS
+        if self.adds_bias(layer):
             bias = layer.bias.data
             found["bias"] = bias * gamma.to(bias.dtype) if self.config.scales_bias else bias
         return found
+
+    def adds_bias(self, layer: Any) -> bool:
+        """Whether this rank adds the layer's bias: where the input is split over the ranks, their
+        outputs are added up, and the first one does."""
+        return getattr(layer, "bias", None) is not None and not (
+            layer.split_input and layer.tp_rank
+        )
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """`[tokens, in]` to `[tokens, out]`, each token with its own expert's weights and bias
@@ -170,8 +201,7 @@ def _embed(ids: Tensor, table: Tensor) -> Tensor:
 
 
 def _logits(x: Tensor, table: Tensor, rows: int) -> Tensor:
-    logits = linear(x, table)
-    return logits if len(table) > 1 else logits.expand(-1, rows)
+    return linear(x, table) if len(table) > 1 else x.new_zeros(len(x), rows)
 
 
 def divide_norm(norm: RMSNorm, step: Step) -> None:

@@ -32,7 +32,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -63,18 +63,23 @@ class TurnScheduler(AsyncScheduler):  # type: ignore[misc]  # untyped to mypy
         super().__init__(*args, **kwargs)
         if self.lora_config is None:
             raise ExpertsError("the TurnScheduler is for banks: start vLLM with --enable-lora")
-        self.turns = Turns(self.lora_config.max_loras, turn_seconds())
-        self._placed: frozenset[int] = frozenset()
-        self._held: list[Request] = []  # during a step; the last gives way first
-        self._gave_way = FCFSRequestQueue()
+        places = min(self.lora_config.max_loras, self.max_num_active_reqs)
+        self.turns = Turns(places, turn_seconds())
         self._allocate = self.kv_cache_manager.allocate_slots
         self.kv_cache_manager.allocate_slots = self._allocate_or_make_room
+        # What follows is of the step that is being planned.
+        self._placed: frozenset[int] = frozenset()
+        self._hungry: set[int] = set()  # those with a place and requests that are not running
+        self._held: list[Request] = []  # the last gives way first
+        self._gave_way = FCFSRequestQueue()
+        self._rows: Counter[int] = Counter()  # of each expert, in the first `_counted` of `running`
+        self._counted = 0
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         """As vLLM's, for the experts whose turn it is."""
         if self._pause_state == PauseState.PAUSED_ALL:
             return super().schedule(throttle_prefills)
-        self._placed = self.turns.decide(time.monotonic(), self._wanted())
+        self._give_places()
         before = self.running
         self._hold_back()
         output = super().schedule(throttle_prefills)
@@ -89,11 +94,13 @@ class TurnScheduler(AsyncScheduler):  # type: ignore[misc]  # untyped to mypy
             stats.num_kv_fetch_reqs_by_stage[_STAGE + json.dumps(figures)] = 0
         return stats
 
-    def _wanted(self) -> Iterator[int]:
-        """The expert of each request that could run now, in order of arrival."""
-        for request in self.requests.values():
-            if request.lora_request is not None and self._is_ready(request):
-                yield request.lora_request.lora_int_id
+    def _give_places(self) -> None:
+        ready = [request for request in self.requests.values() if self._is_ready(request)]
+        self._placed = self.turns.decide(time.monotonic(), filter(None, map(expert_of, ready)))
+        waiting = {expert_of(r) for r in ready if r.status != RequestStatus.RUNNING}
+        self._hungry = waiting & self._placed
+        self._rows.clear()
+        self._counted = 0
 
     def _is_ready(self, request: Request) -> bool:
         """Whether a request needs nothing but a place to run."""
@@ -110,13 +117,14 @@ class TurnScheduler(AsyncScheduler):  # type: ignore[misc]  # untyped to mypy
         return status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 
     def _may_run(self, request: Request) -> bool:
-        return request.lora_request is None or request.lora_request.lora_int_id in self._placed
+        expert = expert_of(request)
+        return not expert or expert in self._placed
 
     def _hold_back(self) -> None:
         """Leave in `running` only what may run; the rest is held, sorted by turn, then age."""
         order = {expert: place for place, expert in enumerate(self.turns.queue)}
         held = [request for request in self.running if not self._may_run(request)]
-        self._held = sorted(held, key=lambda request: order[request.lora_request.lora_int_id])
+        self._held = sorted(held, key=lambda request: order[expert_of(request)])
         self.running = [request for request in self.running if self._may_run(request)]
 
     def _put_back(self, before: list[Request]) -> None:
@@ -132,7 +140,24 @@ class TurnScheduler(AsyncScheduler):  # type: ignore[misc]  # untyped to mypy
     def _handle_blocked_waiting_request(self, request: Request) -> bool:
         """Whether a waiting request may be admitted, and there is a row for it."""
         ready = super()._handle_blocked_waiting_request(request)
-        return ready and self._may_run(request) and self._has_row()
+        return (
+            ready
+            and self._may_run(request)
+            and not self._yields(expert_of(request))
+            and self._has_row()
+        )
+
+    def _yields(self, expert: int) -> bool:
+        """Whether the next row is for another expert: one that has none yet, or one that has less
+        than its share while `expert` has at least that."""
+        for request in self.running[self._counted :]:  # admitted since the last candidate
+            self._rows[expert_of(request)] += 1
+        self._counted = len(self.running)
+        if not expert:
+            return False
+        mine, share = self._rows[expert], self.max_num_active_reqs // len(self._placed)
+        theirs = [self._rows[other] for other in self._hungry - {expert}]
+        return any(rows == 0 < mine or rows < share <= mine for rows in theirs)
 
     def _has_row(self) -> bool:
         """Whether there is a row for one more request, made free if need be. vLLM itself has
@@ -158,6 +183,11 @@ class TurnScheduler(AsyncScheduler):  # type: ignore[misc]  # untyped to mypy
         )
         self.waiting = scanned
         return True
+
+
+def expert_of(request: Request) -> int:
+    """The number of the expert that a request names; 0 if it names none."""
+    return request.lora_request.lora_int_id if request.lora_request is not None else 0
 
 
 def turn_seconds() -> float:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 
 from experts.checkpoint import Reader
+from experts.errors import ExpertsError
 from experts.kernels.native import empty_weights
+from experts.vllm_plugin.bank.adapters import BankError
+from experts.vllm_plugin.bank.host import PinnedMemory, aside
 from experts.vllm_plugin.bank.layers import BankEmbeddingMethod, BankLinearMethod, Tensors
 
 logger = logging.getLogger(__name__)
+MB = 1_000_000
+RESERVE = 256 * MB
+"""Bytes of memory that are left to other things."""
 ALIGNMENT = 64
 """Bytes; the width of a cache line."""
 
@@ -41,10 +49,10 @@ class Shelf:
         self._parameters: list[nn.Parameter] = []
         self._tables: list[nn.Parameter] = []
         for layer in layers.values():
-            method = getattr(layer, "quant_method", None)
-            alone = isinstance(method, BankEmbeddingMethod)
-            (self._tables if alone else self._parameters).extend(layer.parameters(recurse=False))
+            group = self._tables if _is_table(layer) else self._parameters
+            group.extend(layer.parameters(recurse=False))
         self._shapes = {id(p): p.shape for p in (*self._parameters, *self._tables)}
+        self._device = self._parameters[0].device
         self._experts: dict[Path, Expert] = {}
         self._reading: dict[Path, Future[Expert]] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="bank")
@@ -54,10 +62,19 @@ class Shelf:
         if checkpoint not in self._experts and checkpoint not in self._reading:
             self._reading[checkpoint] = self._reader.submit(self._read, checkpoint)
 
-    def is_reading(self, checkpoint: Path) -> bool:
-        """Whether an expert is still being read."""
+    def outcome(self, checkpoint: Path) -> tuple[bool, str]:
+        """Whether reading an expert has ended, and what went wrong, for a person."""
         reading = self._reading.get(checkpoint)
-        return reading is not None and not reading.done()
+        if reading is not None and not reading.done():
+            return False, ""
+        try:
+            self.get(checkpoint)
+        except ExpertsError as error:
+            return True, str(error)
+        except Exception as error:
+            logger.exception("could not read %s", checkpoint)
+            return True, f"{checkpoint} cannot be read: {error}"
+        return True, ""
 
     def get(self, checkpoint: Path) -> Expert:
         """An expert; read, or waited for, if it is not there yet. Raises CheckpointError."""
@@ -71,40 +88,67 @@ class Shelf:
         self._experts.pop(checkpoint, None)
         self._reading.pop(checkpoint, None)
 
-    def size(self, checkpoint: Path) -> int:
-        """Bytes that an expert takes; 0 if it is not there."""
-        expert = self._experts.get(checkpoint)
-        return 0 if expert is None else expert.size
+    def sizes(self) -> dict[Path, int]:
+        """The experts that are there, and the bytes that each takes."""
+        return {checkpoint: expert.size for checkpoint, expert in self._experts.items()}
 
     def release_parameters(self) -> None:
         """Take the layers' own parameters their memory, until the next expert is read."""
         for parameter in (*self._parameters, *self._tables):
-            parameter.data = parameter.data.new_empty(0)
+            parameter.data = parameter.data.new_empty(0, device=self._device)
 
     def _read(self, checkpoint: Path) -> Expert:
+        with aside(self._device):
+            return self._read_aside(checkpoint)
+
+    def _read_aside(self, checkpoint: Path) -> Expert:
         reader = Reader(checkpoint)
         for layer in self._layers.values():
             if hasattr(layer, "loader"):
                 layer.loader.restart()
         try:
             size = self._take_memory()
-            entries = reader.entries.values()
-            self._model.read_weights((entry.name, entry.read()) for entry in entries)
-            layers = {name: _tensors(layer) for name, layer in self._layers.items()}
+            self._model.read_weights(reader.stored())
+            tables = {n: _tensors(layer) for n, layer in self._layers.items() if _is_table(layer)}
+            size -= self._share_tables(tables)
+            hold = self._holder(size)
+            layers = {
+                name: hold(tables[name] if name in tables else _tensors(layer))
+                for name, layer in self._layers.items()
+            }
         finally:
             self.release_parameters()
-        return Expert(layers, size - self._share_tables(layers))
+        return Expert(layers, size)
+
+    def _holder(self, size: int) -> Callable[[Tensors], Tensors]:
+        """Puts what a layer has where it stays: where it is, or, for a GPU, into pinned memory."""
+        if self._device.type != "cuda":
+            return lambda tensors: tensors
+        memory = PinnedMemory(size)
+        return lambda tensors: {
+            name: tensor if tensor.is_pinned() else memory.hold(tensor)  # shared tables are
+            for name, tensor in tensors.items()
+        }
 
     def _take_memory(self) -> int:
-        """Give the parameters fresh memory, the tables each their own; its bytes."""
+        """Give the parameters fresh memory, the tables each their own; its bytes. Raises BankError
+        if there is not enough."""
         groups = [self._parameters, *([table] for table in self._tables)]
+        free = psutil.virtual_memory().available
+        needed = sum(self._shapes[id(p)].numel() * p.element_size() for g in groups for p in g)
+        if needed + RESERVE > free:
+            raise BankError(
+                f"no memory for another expert: it takes {needed / MB:.0f} MB, and"
+                f" {RESERVE / MB:.0f} MB of the {free / MB:.0f} MB that are free are left to"
+                " other programs; remove an expert, or end a program"
+            )
         return sum(self._place(group) for group in groups)
 
     def _place(self, parameters: list[nn.Parameter]) -> int:
-        """Lay parameters one behind the other into fresh zeros; their bytes."""
+        """Lay parameters one behind the other into fresh memory; their bytes."""
         sizes = [self._shapes[id(p)].numel() * p.element_size() for p in parameters]
         steps = [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes]
-        memory = _zeros(sum(steps), pinned=parameters[0].device.type == "cuda")
+        memory = empty_weights(1, sum(steps)).view(-1)
         start = 0
         for parameter, size, step in zip(parameters, sizes, steps, strict=True):
             part = memory[start : start + size]
@@ -116,7 +160,7 @@ class Shelf:
         """Put other experts' tables in the places of those that equal them; the bytes saved."""
         saved = 0
         for name, layer in self._layers.items():
-            if not isinstance(getattr(layer, "quant_method", None), BankEmbeddingMethod):
+            if not _is_table(layer):
                 continue
             table = layers[name]["weight"]
             others = {id(t): t for t in self._tables_of(name)}
@@ -132,16 +176,13 @@ class Shelf:
         return [expert.layers[name]["weight"] for expert in list(self._experts.values())]
 
 
+def _is_table(layer: Any) -> bool:
+    return isinstance(getattr(layer, "quant_method", None), BankEmbeddingMethod)
+
+
 def _tensors(layer: Any) -> Tensors:
     """What was loaded into a layer's own parameters."""
     method = getattr(layer, "quant_method", None)
     if isinstance(method, BankLinearMethod):
         return method.tensors(layer)
     return {"weight": layer.weight.data}
-
-
-def _zeros(size: int, pinned: bool) -> Tensor:
-    """uint8 `[size]`, in large pages; pinned where an accelerator reads them directly."""
-    if pinned:
-        return torch.zeros(size, dtype=torch.uint8, pin_memory=True)
-    return empty_weights(1, size).view(-1)

@@ -1,0 +1,89 @@
+"""The linear problem behind expert tokens: regularised logistic regression in a whitened space.
+
+Features have directions that vary for reasons of form, not of subject. Each is standardised, the
+covariance within groups is shrunk strongly toward the identity (SHRINKAGE; as in shrinkage LDA,
+Ledoit & Wolf 2004, but a fixed amount, chosen by cross-validation), and the regression is solved
+in the space where that covariance is the identity. Classes weigh the same, however many states
+they have. There are more features than examples: the L2 penalty does the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cholesky, solve_triangular
+
+from router.head import Floats
+
+SHRINKAGE = 0.8
+STRENGTH = 0.01
+"""Inverse of the L2 penalty (scikit-learn's C), on features of mean square 1."""
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """A linear map of features `[n, d]` to a space in which groups are round."""
+
+    mean: Floats
+    scale: Floats
+    factor: Floats
+    """Lower Cholesky factor `[d, d]` of the shrunk covariance of standardised features."""
+    size: float
+
+    @classmethod
+    def fit(cls, features: Floats, groups: Labels) -> Space:
+        """From features `[n, d]` and the group `[n]` of each, numbered from 0."""
+        mean, scale = features.mean(axis=0), features.std(axis=0)
+        scale = np.where(scale > 0, scale, 1).astype(np.float32)
+        standard = (features - mean) / scale
+        inside = standard - _means(standard, groups)[groups]
+        spare = max(1, len(features) - int(groups.max()) - 1)
+        covariance = (1 - SHRINKAGE) * (inside.T @ inside) / spare
+        count = len(mean)
+        target = float((inside**2).sum()) / spare / count or 1.0
+        covariance[np.diag_indices(count)] += SHRINKAGE * target
+        factor = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+        space = cls(mean, scale, factor, 1.0)
+        size = float(np.sqrt((space.map(features) ** 2).mean())) or 1.0
+        return cls(mean, scale, factor, size)
+
+    def map(self, features: Floats) -> Floats:
+        """`[n, d]` in this space."""
+        standard = ((features - self.mean) / self.scale).T
+        mapped = solve_triangular(self.factor, standard, lower=True, check_finite=False)
+        result: Floats = (mapped.T / self.size).astype(np.float32)
+        return result
+
+    def rows(self, weights: Floats, bias: Floats) -> tuple[Floats, Floats]:
+        """Weights `[k, d]` and biases `[k]` of this space as ones for raw features."""
+        raw = solve_triangular(self.factor, weights.T, lower=True, trans="T", check_finite=False)
+        rows = (raw.T / (self.scale * self.size)).astype(np.float32)
+        return rows, (bias - rows @ self.mean).astype(np.float32)
+
+
+def regress(features: Floats, labels: Labels, weight: Floats) -> tuple[Floats, Floats]:
+    """Multinomial logistic regression: log-odds of classes 1, 2, … against class 0.
+
+    `features` `[n, d]` of a Space; `labels` `[n]`, every class present; `weight` `[n]`, made so
+    that all classes weigh the same. Returns weights `[classes - 1, d]` and biases.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    totals = np.bincount(labels, weight)
+    balanced = weight * (weight.sum() / len(totals) / totals)[labels]
+    model = LogisticRegression(C=STRENGTH, max_iter=200, tol=1e-3)
+    model.fit(features, labels, sample_weight=balanced)
+    if len(totals) == 2:
+        return model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
+    weights = model.coef_[1:] - model.coef_[:1]
+    bias = model.intercept_[1:] - model.intercept_[0]
+    return weights.astype(np.float32), bias.astype(np.float32)
+
+
+def _means(features: Floats, groups: Labels) -> Floats:
+    """Mean of each group `[groups, d]`."""
+    return np.stack([features[groups == group].mean(axis=0) for group in range(groups.max() + 1)])
