@@ -32,7 +32,7 @@ class Encoder:
         """`cache` is a folder; entries are keyed by the checkpoint's fingerprint and the text."""
         self._client = client
         self._cache = cache / info.fingerprint
-        self.hidden_size = info.hidden_size
+        self.hidden_size, self.fingerprint = info.hidden_size, info.fingerprint
 
     async def encode(
         self,

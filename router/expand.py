@@ -61,7 +61,7 @@ def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
             "first_id": first_id,
             "slots": slots,
             "fingerprint": fingerprint(source),
-            "layers": list(feature_layers(int(config["num_hidden_layers"]))),
+            "layers": list(feature_layers(int(config.get("num_hidden_layers", 0)))),
             "sentence_end_ids": _sentence_end_ids(staging / "tokenizer.json", first_id),
             "end_of_turn_ids": _end_of_turn_ids(config),
         }

@@ -16,7 +16,12 @@ _DEPTHS = (2 / 15, 4 / 15)
 
 
 def feature_layers(layers: int) -> tuple[int, ...]:
-    """Numbers of the layers whose output is read beside the last, for a model of `layers`."""
+    """Numbers of the layers whose output is read beside the last, for a model of `layers`.
+
+    None of a model that is too shallow to have early layers.
+    """
+    if layers < 4:
+        return ()
     return tuple(sorted({max(1, round(layers * depth)) for depth in _DEPTHS}))
 
 

@@ -1,18 +1,21 @@
-"""Fit one expert's row of the head on hidden states of the frozen meta LLM.
+"""Fit one expert's row of the head on features of the frozen meta LLM.
 
 The backbone is frozen, so fitting is a small linear problem: for each of the head's three
-questions a regularised logistic regression of "this expert" against everything else, whose bias
-is then moved so that general traffic stays under a target rate. Rows are fitted one at a time:
-a new expert leaves the others' decisions as they are.
+questions a regularised logistic regression of "this expert" against everything else
+(`router/solver.py`), whose bias is then moved so that general traffic stays under a target rate.
+Rows are fitted one at a time: a new expert leaves the others' decisions as they are. All experts
+at once: `router/joint.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from router.head import UNUSED, Floats, HeadRow
+from router.solver import Space, regress
 
 FALSE_ROUTE_RATE = 0.02
 """Share of general queries that may be routed at the first token, or be thought pending."""
@@ -20,17 +23,14 @@ TURN_RATE = 0.4
 """Share of general sentence ends that may pass as the expert's turn: it only says when, the
 remembered `pending` says whether."""
 
-_STRENGTH = 0.1
-"""Inverse of the L2 penalty, on standardised features."""
-
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Hidden states that one kind of conversation gave.
+    """Features that one kind of conversation gave.
 
     Attributes:
-        start: `[n, hidden]`, where answers begin.
-        ends: `[m, hidden]`, at ends of sentences inside the answers; m may be 0.
+        start: `[n, features]`, where answers begin.
+        ends: `[m, features]`, at ends of sentences inside the answers; m may be 0.
     """
 
     start: Floats
@@ -48,12 +48,12 @@ def fit_row(own: Evidence, two_part: Evidence, others: Evidence, general: Eviden
         general: ordinary traffic. On scores of it that the scoring fit has not seen (two
             halves) each bias is set.
     """
-    nothing_else = [others.start] if len(others.start) else []
-    start = _fit(own.start, [two_part.start, *nothing_else], general.start, FALSE_ROUTE_RATE)
-    pending = _fit(
-        np.concatenate([own.start, two_part.start]), nothing_else, general.start, FALSE_ROUTE_RATE
+    start, pending = _fit(
+        [own.start, two_part.start, others.start],
+        general.start,
+        [_Question((0,), FALSE_ROUTE_RATE), _Question((0, 1), FALSE_ROUTE_RATE)],
     )
-    turn = _fit(np.concatenate([own.ends, two_part.ends]), [], general.ends, TURN_RATE)
+    (turn,) = _fit([own.ends, two_part.ends], general.ends, [_Question((0, 1), TURN_RATE)])
     parts = (start, pending, turn)
     return HeadRow(
         np.stack([weights for weights, _ in parts]),
@@ -61,37 +61,56 @@ def fit_row(own: Evidence, two_part: Evidence, others: Evidence, general: Eviden
     )
 
 
+@dataclass(frozen=True)
+class _Question:
+    """Which groups are a "yes", the others being a "no"; how much general traffic may be one."""
+
+    yes: tuple[int, ...]
+    rate: float
+
+
 def _fit(
-    positive: Floats, related: list[Floats], general: Floats, rate: float
-) -> tuple[Floats, float]:
-    """Weights `[hidden]` and bias for `positive` against the rest, at most `rate` of unseen
-    `general` states above 0. Without positives the answer is always no."""
-    if not len(positive):
-        return np.zeros(general.shape[1], np.float32), UNUSED
+    groups: Sequence[Floats], general: Floats, questions: Sequence[_Question]
+) -> list[tuple[Floats, float]]:
+    """Weights `[features]` and a bias for each question, at most its rate of unseen `general`
+    features above 0. Without an example of "yes" the answer is always no."""
     half = np.arange(len(general)) % 2 == 0
-    unseen = np.empty(len(general), np.float32)
+    unseen = np.empty((len(questions), len(general)), np.float32)
     for seen in (half, ~half):
-        weights, bias = _logistic(positive, np.concatenate([*related, general[seen]]))
-        unseen[~seen] = general[~seen] @ weights + bias
-    weights, bias = _logistic(positive, np.concatenate([*related, general]))
-    return weights, bias + _shift(unseen, rate)
+        for scores, (weights, bias) in zip(
+            unseen, _regress(groups, general[seen], questions), strict=True
+        ):
+            scores[~seen] = general[~seen] @ weights + bias
+    return [
+        (weights, bias + _shift(scores, question.rate))
+        for scores, question, (weights, bias) in zip(
+            unseen, questions, _regress(groups, general, questions), strict=True
+        )
+    ]
 
 
-def _logistic(positive: Floats, negative: Floats) -> tuple[Floats, float]:
-    """Weights `[hidden]` and bias; both classes weigh the same."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    features = np.concatenate([positive, negative])
-    labels = np.arange(len(features)) < len(positive)
-    scaler = StandardScaler().fit(negative)
-    model = LogisticRegression(C=_STRENGTH, max_iter=300, tol=1e-3, class_weight="balanced")
-    model.fit(scaler.transform(features), labels)
-    weights = model.coef_[0] / scaler.scale_
-    bias = float(model.intercept_[0] - scaler.mean_ @ weights)
-    return weights.astype(np.float32), bias
+def _regress(
+    groups: Sequence[Floats], general: Floats, questions: Sequence[_Question]
+) -> list[tuple[Floats, float]]:
+    sets = [*groups, general]
+    present = [number for number, features in enumerate(sets) if len(features)]
+    member = np.repeat(np.arange(len(sets)), [len(features) for features in sets])
+    features = np.concatenate(sets)
+    space = Space.fit(features, np.searchsorted(present, member))
+    mapped = space.map(features)
+    found = []
+    for question in questions:
+        labels = np.isin(member, question.yes).astype(np.int64)
+        if not labels.any():
+            found.append((np.zeros(features.shape[1], np.float32), UNUSED))
+            continue
+        rows, bias = space.rows(*regress(mapped, labels, np.ones(len(labels), np.float32)))
+        found.append((rows[0], float(bias[0])))
+    return found
 
 
 def _shift(scores: Floats, rate: float) -> float:
     """What to add so that at most `rate` of `scores` lie above 0; never raises them."""
+    if np.isneginf(scores).all():
+        return 0.0
     return min(0.0, -float(np.quantile(scores, 1 - rate)))

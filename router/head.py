@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 Floats = npt.NDArray[np.float32]
 
@@ -68,6 +68,10 @@ class Head:
 
     safetensors: bytes
     version: str
+
+    def tensors(self) -> dict[str, Floats]:
+        """`rows` and `bias`."""
+        return dict(load(self.safetensors))
 
 
 def build_head(rows: Mapping[int, HeadRow], slots: int, hidden_size: int) -> Head:

@@ -14,13 +14,14 @@ from router.fit import Evidence, fit_row
 from router.head import Floats, HeadRow
 from router.meta_client import Written
 from router.sentences import sentence_ends
+from router.shipped import shipped_evidence
 
 ANSWER_TOKENS = 32
 """How far general and two-part answers are followed."""
 GENERAL_PAIRS = 100
-TWO_PART = 150
+TWO_PART = 60
 """Two-part questions made from the examples; of the first FOLLOWED the answer is followed."""
-FOLLOWED = 50
+FOLLOWED = 24
 MAX_EXAMPLES = 400
 """More example queries than this no longer change the row; the first ones are taken."""
 HELD_OUT = 0.2
@@ -75,7 +76,12 @@ def split(examples: list[Messages]) -> tuple[list[Messages], list[Messages]]:
 
 
 async def encode_general(encoder: Encoder, say: Progress = lambda text: None) -> Evidence:
-    """General traffic: where answers begin, and the ends of their sentences."""
+    """General traffic: where answers begin, and the ends of their sentences.
+
+    Trivium ships it for the default meta LLM; another one encodes it once.
+    """
+    if (known := shipped_evidence(encoder.fingerprint)) is not None:
+        return known
     queries = list(general_queries())
     pairs = two_part_questions(queries, GENERAL_PAIRS, seed=1)
     prompts = [_ask(query) for query in queries + pairs]

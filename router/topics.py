@@ -24,10 +24,10 @@ _QUESTIONS = (
     "Which of the following is true in {}?",
 )
 _SUBJECTS = (
-    "cooking football medicine poetry gardening music programming law travel chemistry economics"
-    " philosophy cars fashion pets biology marketing accounting psychology nutrition film religion"
-    " weather chess"
-).split()
+    "cooking|football|medicine|poetry|gardening|music|programming|law|travel|chemistry|economics|"
+    "philosophy|cars|fashion|pets|biology|marketing|accounting|psychology|nutrition|film|religion|"
+    "weather|chess"
+)
 
 
 def topic_questions(name: str) -> list[str]:
@@ -38,7 +38,7 @@ def topic_questions(name: str) -> list[str]:
 
 def common_questions() -> list[list[str]]:
     """The same questions with many subjects, one list a subject."""
-    return [topic_questions(subject) for subject in _SUBJECTS]
+    return [topic_questions(subject) for subject in _SUBJECTS.split("|")]
 
 
 def topic_shifts(named: Floats, common: Floats) -> Floats:

@@ -7,6 +7,7 @@ and end with their last.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -165,14 +166,18 @@ class BankMember(Watched):
         timeout = aiohttp.ClientTimeout(total=ADD_SECONDS)
         try:
             async with self._session.post(_url(engine), json=body, timeout=timeout) as response:
-                if response.status in (201, 409):  # 409: an earlier try got through
-                    return True
-                answer = await response.json(content_type=None)
-                if response.status == 422:
-                    raise BankError(str(answer["error"]["message"]))
-                log.warning("bank %s answered %d: %s", self.bank, response.status, answer)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
+                answer = await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning("bank %s: %r", self.bank, error)
+            return False
+        if response.status == 201:
+            return True
+        if response.status == 409:  # left from before, maybe with other weights
+            await self._remove(engine)
+            return False
+        if response.status == 422:
+            raise BankError(str(json.loads(answer)["error"]["message"]))
+        log.warning("bank %s answered %d: %s", self.bank, response.status, answer[:300])
         return False
 
     async def _remove(self, engine: Endpoint) -> None:

@@ -27,7 +27,11 @@ starter_app = typer.Typer(help="The experts that Trivium ships.", no_args_is_hel
 bench_app = typer.Typer(
     help="Measure this machine. Needs the source and `make install`.", no_args_is_help=True
 )
+router_app = typer.Typer(
+    help="Fit expert tokens on labelled queries, and measure them.", no_args_is_help=True
+)
 app.add_typer(experts_app, name="experts")
+app.add_typer(router_app, name="router")
 app.add_typer(starter_app, name="starter")
 app.add_typer(ternary_app, name="ternary")
 app.add_typer(bench_app, name="bench")
@@ -187,6 +191,54 @@ def bench_bank(
     words = {"json": json_out, "size": size, "only": only}
     counts = {"experts": experts, "streams": streams, "rounds": rounds}
     raise typer.Exit(bench_command.bench("bank", {**words, **counts}))
+
+
+MetaFolder = Annotated[
+    str, typer.Option("--meta", help="The meta LLM: a checkpoint folder, or `default`.")
+]
+QueryFile = Annotated[
+    Path, typer.Option("--data", help='JSON lines: {"messages": […], "expert": "name" or null}.')
+]
+
+
+@router_app.command("fit")
+def router_fit(
+    data: QueryFile,
+    out: Annotated[Path, typer.Option(help="Write the head here, a safetensors file.")],
+    meta: MetaFolder = "default",
+    limit_per_expert: Annotated[
+        int | None, typer.Option(min=2, help="Only N queries of each expert, drawn by --seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For --limit-per-expert.")] = 0,
+    false_route_rate: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of ordinary queries that may be routed; 0.02."),
+    ] = None,
+) -> None:
+    """Fit the expert tokens of all experts together."""
+    from server.commands import router as router_command
+
+    options: router_command.Options = {"meta": meta, "data": data, "out": out, "seed": seed}
+    options |= {"limit-per-expert": limit_per_expert, "false-route-rate": false_route_rate}
+    raise typer.Exit(router_command.run("fit", options))
+
+
+@router_app.command("evaluate")
+def router_evaluate(
+    data: QueryFile,
+    head: Annotated[Path, typer.Option(help="A head written by `trivium router fit`.")],
+    meta: MetaFolder = "default",
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Confusion matrix and reliability diagram, as PNG.")
+    ] = None,
+) -> None:
+    """Accuracy, recall, false routes and calibration, beside other routers."""
+    from server.commands import router as router_command
+
+    options: router_command.Options = {"meta": meta, "data": data, "head": head}
+    options |= {"json": json_out, "plot": plot}
+    raise typer.Exit(router_command.run("evaluate", options))
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 Real servers, started as the product starts them, random models, streams over HTTP. Four parts:
 `compare` with one process each, `curve` of a step's time by the experts in a batch, `swaps` where
-there are fewer slots than experts, `adding` experts while others are served.
+there are fewer places than experts, `adding` experts while others are served.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bank whose experts come and go: swaps between host memory and slots, and new experts."""
+"""A bank whose experts come and go: swaps between host memory and places, and new experts."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ SETTLE_SECONDS = 2.0
 
 
 async def swaps(bench: Bench) -> list[dict[str, Any]]:
-    """The same random load on a bank with few slots, and on one with a slot for each expert."""
+    """The same random load on a bank with few places, and on one with a place for each expert."""
     settings = bench.settings
     experts = bench.experts("shared", settings.registered)
     rows = []
-    for slots in (settings.resident, settings.registered):
-        report.progress(f"swaps: starting a bank of {len(experts)} experts in {slots} slots")
-        logs = bench.logs(f"swaps-{slots}")
-        async with open_bank(bench, experts, slots, logs) as bank:
-            rows.append({"slots": slots, **await _swap(bench, bank)})
+    for places in (settings.resident, settings.registered):
+        report.progress(f"swaps: starting a bank of {len(experts)} experts in {places} places")
+        logs = bench.logs(f"swaps-{places}")
+        async with open_bank(bench, experts, places, logs) as bank:
+            rows.append({"places": places, **await _swap(bench, bank)})
     return rows
 
 
 async def _swap(bench: Bench, bank: Bank) -> dict[str, Any]:
-    """A lone stream asks each expert in turn, which with few slots is a swap each; then the random
+    """A lone stream asks each expert in turn, which with few places is a swap each; then the random
     load, several times."""
     settings, chance = bench.settings, random.Random(0)
     lone = [await bench.load.stream(target, 1) for _ in range(2) for target in bank.targets]
@@ -76,12 +76,12 @@ async def adding(bench: Bench) -> list[dict[str, Any]]:
     """Add experts to a bank while streams run: seconds until each answers, and the streams'
     longest pause meanwhile."""
     settings, rows = bench.settings, []
-    slots = settings.experts + settings.additions
+    places = settings.experts + settings.additions
     for kind in SETS:
         report.progress(f"adding: starting a bank, {SETS[kind]}")
-        experts, logs = bench.experts(kind, slots), bench.logs(f"adding-{kind}")
+        experts, logs = bench.experts(kind, places), bench.logs(f"adding-{kind}")
         old, new = experts[: settings.experts], experts[settings.experts :]
-        async with open_bank(bench, old, slots, logs) as bank:
+        async with open_bank(bench, old, places, logs) as bank:
             targets = spread_over(bank.targets, settings.streams)
             await bench.load.round(targets, settings.tokens // 4)
             undisturbed = pauses(await bench.load.round(targets, longest(bench)))
@@ -102,13 +102,15 @@ async def _add(bench: Bench, bank: Bank, targets: Sequence[Target], expert: Any)
     running = [
         asyncio.create_task(bench.load.stream(target, tokens, done.is_set)) for target in targets
     ]
-    await asyncio.sleep(SETTLE_SECONDS)
-    began = time.perf_counter()
-    target = await bank.add(expert.name, expert)
-    accepted = time.perf_counter()
-    answer = await bench.load.stream(target, 1)
-    await asyncio.sleep(SETTLE_SECONDS)
-    done.set()
+    try:
+        await asyncio.sleep(SETTLE_SECONDS)
+        began = time.perf_counter()
+        target = await bank.add(expert.name, expert)
+        accepted = time.perf_counter()
+        answer = await bench.load.stream(target, 1)
+        await asyncio.sleep(SETTLE_SECONDS)
+    finally:
+        done.set()
     found = pauses(await asyncio.gather(*running))
     return {
         "accepted_seconds": accepted - began,

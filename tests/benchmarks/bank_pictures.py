@@ -62,7 +62,7 @@ def _speed(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.set_xticks(range(len(streams)), [f"{n} stream{'s' if n > 1 else ''}" for n in streams])
     axes.set_ylabel("tokens/s in all")
     axes.set_title("Decode; dotted: the goal")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.margins(y=0.15)
 
 
@@ -106,13 +106,13 @@ def _swaps(axes: Axes, rows: list[dict[str, Any]]) -> None:
         swaps = f"{row['swaps']} swaps"
         if row["swap_seconds"] is not None:
             swaps += f" of {1e3 * row['swap_seconds']:.1f} ms"
-        label = f"{row['slots']} slots: {row['tokens_s']:.0f} tokens/s, {swaps}"
+        label = f"{row['places']} places: {row['tokens_s']:.0f} tokens/s, {swaps}"
         axes.plot(range(len(memory)), memory, "o-", color=colour, label=label)
     axes.set_xticks(range(len(rows[0]["memory"])))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("times that the random load was put on")
     axes.set_ylabel("GiB, proportional set size")
-    axes.set_title("More experts than slots: speed, memory")
+    axes.set_title("More experts than places: speed, memory")
     axes.legend(frameon=False, fontsize=8)
 
 

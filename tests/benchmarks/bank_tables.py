@@ -66,18 +66,18 @@ def _curve(rows: list[dict[str, Any]]) -> None:
 
 
 def _swaps(rows: list[dict[str, Any]]) -> None:
-    columns = ["slots", "tokens/s", "swaps", "ms a swap", "lone stream: first token ms"]
+    columns = ["places", "tokens/s", "swaps", "ms a swap", "lone stream: first token ms"]
     columns += ["PSS GiB before", *(f"load {n + 1}" for n in range(len(rows[0]["loads"])))]
     lines = []
     for row in rows:
         seconds = row["swap_seconds"]
-        line = [str(row["slots"]), f"{row['tokens_s']:.1f}", str(row["swaps"])]
+        line = [str(row["places"]), f"{row['tokens_s']:.1f}", str(row["swaps"])]
         line.append("-" if seconds is None else f"{1e3 * seconds:.1f}")
         line.append(f"{1e3 * row['lone_first_seconds']:.0f}")
         line += [f"{memory['pss'] / GIB:.3f}" for memory in row["memory"]]
         lines.append(line)
     report.show_table(
-        "\nThe same random load, with few slots and with all in slots", columns, lines
+        "\nThe same random load, with few places and with one for each expert", columns, lines
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from aiohttp import web
 from safetensors.torch import load_file
 
 from experts.vllm_plugin.bank.adapters import make_base, why_unlike
-from tests.benchmarks import bank, bank_changes, bank_tables
+from tests.benchmarks import bank, bank_changes, bank_speed, bank_tables
 from tests.benchmarks.bank_models import TABLE, write_experts
+from tests.benchmarks.bank_servers import Memory
 from tests.benchmarks.bank_settings import DEFAULTS, Bench
 from tests.benchmarks.load import (
     PROMPT_TOKENS,
@@ -67,7 +69,7 @@ async def fake_server(asked: list[dict[str, Any]]) -> AsyncIterator[str]:
         response = web.StreamResponse()
         await response.prepare(request)
         tokens = body["max_tokens"] - (body["model"] == "short")
-        for count in range(2, tokens + 1):
+        for count in range(min(2, tokens), tokens + 1):
             event = {"choices": [{"text": "w"}], "usage": {"completion_tokens": count}}
             await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
             await asyncio.sleep(0.001)
@@ -122,6 +124,53 @@ async def test_every_request_of_the_random_load_is_answered(tmp_path: Path) -> N
     assert sorted(stream.target.model for stream in streams) == [t.model for t in targets]
 
 
+class FakeBank:
+    """A bank, or servers for one expert each, at the fake server."""
+
+    def __init__(self, url: str, experts: Sequence[Path]) -> None:
+        self.targets = [Target(url, expert.name) for expert in experts]
+        self.start_seconds = 1.0
+        self._statuses = iter([(3, 1.0), (7, 1.5)])
+
+    def memory(self) -> Memory:
+        return Memory(2, 100, 200)
+
+    async def add(self, name: str, checkpoint: Path) -> Target:
+        self.targets.append(Target(self.targets[0].url, name))
+        return self.targets[-1]
+
+    async def status(self) -> dict[str, Any]:
+        swaps, seconds = next(self._statuses)
+        return {"swaps": swaps, "swap_seconds": seconds}
+
+
+async def test_every_part_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    opened: list[tuple[int, ...]] = []
+    settings = replace(DEFAULTS["small"], tokens=8, rounds=2)
+    monkeypatch.setattr(bank_changes, "SETTLE_SECONDS", 0.02)
+    async with fake_server(asked) as url, aiohttp.ClientSession() as session:
+
+        @asynccontextmanager
+        async def opening(_: Bench, experts: Sequence[Path], *rest: Any) -> AsyncIterator[FakeBank]:
+            opened.append((len(experts), *rest[:-1]))
+            yield FakeBank(url, experts)
+
+        for module in (bank_speed, bank_changes):
+            monkeypatch.setattr(module, "open_bank", opening)
+        monkeypatch.setattr(bank_speed, "open_singles", opening)
+        bench = Bench(settings, tmp_path, session, Load(session, 1000))
+        result = {part: await measure(bench) for part, measure in bank.PARTS.items()}
+    assert opened == [(2,), (2, 2), (2, 2), (4, 4), (4, 4), (6, 2), (6, 6), (2, 4), (2, 4)]
+    assert [row["side"] for row in result["compare"]] == ["processes", "bank", "bank"]
+    assert [row["experts"] for row in result["curve"]] == [1, 2, 4] * 2
+    assert [row["swap_seconds"] for row in result["swaps"]] == [0.125, 0.125]
+    assert all(len(row["added"]) == 2 for row in result["adding"])
+    assert {body["model"] for body in asked} == {f"e{number}" for number in range(6)}
+    json.dumps(result)
+    bank_tables.tables(result)
+
+
 def stream(*times: float, began: float = 0.0) -> Stream:
     return Stream(Target("", ""), began, times, tuple(range(1, len(times) + 1)))
 
@@ -169,8 +218,8 @@ def figures() -> dict[str, Any]:
             for n in (1, 2)
         ],
         "swaps": [
-            {"slots": 4, "swaps": 77, "swap_seconds": 0.0021, **swapped},
-            {"slots": 32, "swaps": 0, "swap_seconds": None, **swapped},
+            {"places": 4, "swaps": 77, "swap_seconds": 0.0021, **swapped},
+            {"places": 32, "swaps": 0, "swap_seconds": None, **swapped},
         ],
         "adding": [
             {"set": kind, "undisturbed": quiet, "added": added} for kind in ("shared", "own")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -27,12 +28,12 @@ KINGS = [
 
 
 def second_expert(folder: Path) -> Path:
-    """A manifest of another expert: the shipped weights in another worker, under another name."""
+    """A manifest of another expert: the shipped weights in the same bank, under another name."""
     shutil.copytree(arithmetic_folder() / "checkpoint", folder / "checkpoint")
     manifest = {
         "name": "kings",
         "description": "Questions about kings.",
-        "worker": {"checkpoint": "checkpoint", "args": ["--max-model-len", "1024"]},
+        "worker": {"checkpoint": "checkpoint"},
         "examples": KINGS,
     }
     (folder / "expert.yaml").write_text(yaml.safe_dump(manifest))
@@ -72,6 +73,9 @@ def test_an_expert_is_registered_and_removed_while_streams_run(
         added = server.trivium("experts", "add", str(second_expert(tmp_path)))
         assert added.returncode == 0, added.stderr
         assert "kings is live as trivium/kings" in added.stdout
+        views = httpx.get(f"{server.url}/v1/experts").json()["data"]
+        banks = {view["name"]: view["bank"] for view in views}
+        assert banks["kings"] == banks["arithmetic"] is not None
         routed = ask(server.client, "Describe the castle of King Harald.", extra_body=trace())
         assert writers(routed) == ["kings"]
         assert writers(ask(server.client, SUM, extra_body=trace())) == ["arithmetic"]

@@ -40,6 +40,14 @@ def test_a_folder_or_its_file_is_read_and_paths_are_resolved(tmp_path: Path) -> 
     assert manifest.examples[0].messages[0].content == QUERIES[0]
 
 
+def test_a_bank_may_be_named_or_refused(tmp_path: Path) -> None:
+    for said, read in (("math", "math"), (False, False)):
+        manifest = load_manifest(write(tmp_path, worker={"checkpoint": "w", "bank": said}))
+        assert isinstance(manifest.worker, ManagedWorker)
+        assert manifest.worker.bank == read
+    assert load_manifest(write(tmp_path)).worker.bank is None  # type: ignore[union-attr]
+
+
 def test_a_url_makes_an_external_worker(tmp_path: Path) -> None:
     worker = {"url": "http://10.0.0.7:8000/v1", "model": "poems-7b"}
     manifest = load_manifest(write(tmp_path, worker=worker))
@@ -68,6 +76,8 @@ def test_a_manifest_survives_the_registrys_json(tmp_path: Path) -> None:
         ({"worker": None}, "worker: give"),
         ({"worker": {"checkpoint": "w", "speed": 3}}, "speed"),
         ({"worker": {"url": "http://a/v1"}}, "model"),
+        ({"worker": {"checkpoint": "w", "bank": "Math!"}}, "bank"),
+        ({"worker": {"checkpoint": "w", "bank": "math", "args": ["-x"]}}, "`args` are for a vLLM"),
         ({"examples": QUERIES[:4]}, "examples"),
         ({"examples": None}, "examples: give a list"),
         ({"examples": "none.jsonl"}, "cannot read"),

@@ -5,7 +5,7 @@ from router.background import general_queries, two_part_questions
 
 def test_general_queries_are_many_and_distinct() -> None:
     queries = general_queries()
-    assert len(queries) >= 200
+    assert len(queries) >= 300
     assert len(set(queries)) == len(queries)
 
 

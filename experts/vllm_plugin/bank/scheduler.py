@@ -3,8 +3,9 @@
 Used with `--scheduler-cls experts.vllm_plugin.bank.scheduler.TurnScheduler`. vLLM lets at most
 `max_loras` experts into a step, those of its running requests first: while they have any, requests
 for other experts wait. Here `turns.py` decides which experts may run. Running requests of others
-are held back: they keep their KV cache and their row until someone whose turn it is needs them;
-then they are preempted, those whose turn comes last first. Waiting requests of others wait.
+are held back: they keep their row and their KV cache. They are preempted, those whose turn comes
+last first, if someone whose turn it is needs the row, or needs the blocks to go on, or has nothing
+running without them. Waiting requests of others wait.
 
 Stands on what vLLM 0.32 does not promise to plugins, all of it touched here and only here, in
 `v1/core/sched/scheduler.py`:
@@ -165,12 +166,15 @@ class TurnScheduler(AsyncScheduler):  # type: ignore[misc]  # untyped to mypy
         rows = len(self.running) + len(self._held) + self.num_waiting_for_streaming_input
         return rows < self.max_num_active_reqs or self._give_way()
 
-    def _allocate_or_make_room(self, *args: Any, **kwargs: Any) -> Any:
-        """Blocks for a request whose turn it is; None if there are too few of them even when
-        nothing is held back."""
-        blocks = self._allocate(*args, **kwargs)
+    def _allocate_or_make_room(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        """Blocks for a request whose turn it is; None if there are too few. What is held back is
+        preempted for a request that is running, and for an expert's first; for more of them it
+        would have to be computed again too often."""
+        blocks = self._allocate(request, *args, **kwargs)
+        if request.status != RequestStatus.RUNNING and self._rows[expert_of(request)]:
+            return blocks
         while blocks is None and self._give_way():
-            blocks = self._allocate(*args, **kwargs)
+            blocks = self._allocate(request, *args, **kwargs)
         return blocks
 
     def _give_way(self) -> bool:

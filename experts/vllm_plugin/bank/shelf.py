@@ -70,7 +70,7 @@ class Shelf:
         try:
             self.get(checkpoint)
         except ExpertsError as error:
-            return True, str(error)
+            return True, str(error) if str(checkpoint) in str(error) else f"{checkpoint}: {error}"
         except Exception as error:
             logger.exception("could not read %s", checkpoint)
             return True, f"{checkpoint} cannot be read: {error}"

@@ -392,6 +392,27 @@ def test_what_is_held_back_computes_nothing_twice(engine: Any) -> None:
     assert computed == sum(len(ask.prompt) + ask.tokens - 1 for ask in asks)
 
 
+def test_those_whose_turn_comes_last_give_way_first(engine: Any) -> None:
+    made = engine(Bank(places=1, rows=3))
+    for number, ask in enumerate(one_for_each(5)):
+        made.add(str(number), ask)
+    for _ in range(3 * TURN + 1):
+        made.step()
+    assert made.texts["3"]
+    assert [request.request_id for request in made.scheduler.running] == ["0", "1", "3"]
+
+
+def test_more_requests_of_one_expert_take_no_blocks_away(engine: Any) -> None:
+    made = engine(Bank(places=1, blocks=13, budget=64))
+    asks = [Ask(min(n, 2), tuple(range(n, n + 12)), 20, 0) for n in range(1, 5)]
+    for number, ask in enumerate(asks):
+        made.add(str(number), ask)
+    for _ in range(2 * TURN):
+        made.step()
+    assert [len(made.texts[str(n)]) for n in range(4)] == [TURN, TURN, TURN, 0]
+    assert made.preempted == 0
+
+
 def test_one_without_an_expert_needs_no_turn(engine: Any) -> None:
     made = engine(Bank(places=1))
     asks = [*one_for_each(4), Ask(None, (5, 6), 15, 0)]
@@ -427,7 +448,7 @@ def test_a_grammar_that_is_compiled_takes_no_place(engine: Any) -> None:
 
 def test_pauses(engine: Any) -> None:
     made = engine(Bank(places=1, rows=2))
-    asks = one_for_each(5, tokens=10)
+    asks = one_for_each(6, tokens=10)
     for number, ask in enumerate(asks):
         made.add(str(number), ask)
     for _ in range(TURN + 2):
@@ -435,20 +456,23 @@ def test_pauses(engine: Any) -> None:
     running = [request.request_id for request in made.scheduler.running]
     assert running == ["0", "1"]
     made.pause("PAUSED_ALL")
-    before = made.texts["1"].copy()
+    made.abort("4")  # vLLM then plans a step even though it is paused
+    before, changes = made.texts["1"].copy(), made.scheduler.turns.figures(0).changes
     for _ in range(TURN + 2):
         made.step()
     assert made.texts["1"] == before
+    assert made.scheduler.turns.figures(0).changes == changes
     assert len(made.scheduler.running) == 2
     made.pause("PAUSED_NEW")
     while made.scheduler.has_unfinished_requests():
         made.step()
+        assert {1, 2}.issuperset(made.scheduler.turns.queue)
     assert [made.texts[str(n)] for n in range(4)] == [text(asks[0]), text(asks[1]), [], []]
     assert made.preempted == 0
     made.pause("UNPAUSED")
     while made.scheduler.has_unfinished_requests():
         made.step()
-    assert [made.texts[str(n)] for n in range(4)] == [text(ask) for ask in asks]
+    assert [made.texts[str(n)] for n in range(4)] == [text(ask) for ask in asks[:4]]
 
 
 def test_the_front_end_is_told_the_figures(engine: Any) -> None:

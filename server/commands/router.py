@@ -1,0 +1,27 @@
+"""`trivium router …`: run a job of `router.job` in a process of its own, where torch may live."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from server.commands.client import CommandError
+from server.settings import Settings
+
+Options = dict[str, str | int | float | Path | None]
+
+
+def run(job: str, options: Options) -> int:
+    """Run `router.job JOB` with the options that are given; its exit status.
+
+    Raises CommandError where there is no torch.
+    """
+    if find_spec("torch") is None:
+        raise CommandError("this needs torch, which is not installed: run `make install`")
+    argv = [sys.executable, "-m", "router.job", job, "--cache", str(Settings().cache_dir)]
+    for option, value in options.items():
+        if value is not None:
+            argv += [f"--{option}", str(value)]
+    return subprocess.run(argv, check=False).returncode
