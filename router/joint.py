@@ -22,7 +22,7 @@ GENERAL_WEIGHT = 0.03
 """Weight of a general query that Trivium ships, beside one of the user's own data with 1."""
 FALSE_ROUTE_RATE = 0.02
 """Share of shipped general queries that may be routed."""
-NEAR_MISS_RATE = 0.06
+NEAR_MISS_RATE = 0.05
 """Share of the data's own general queries, near misses of experts, that may be routed."""
 ENOUGH_NEAR_MISSES = 50
 """With as many of them the data says itself what is general; a shipped query may well belong to
@@ -157,8 +157,8 @@ def _threshold(
 ) -> float:
     """What a winner's log-odds must exceed.
 
-    The one with the fewest mistakes on unseen queries, a false route as bad as a missed one where
-    both kinds of query are as frequent; but never one that exceeds a target rate.
+    The one with the fewest mistakes on unseen queries, where two of three are an expert's; but
+    never one that exceeds a target rate.
     """
     none = labels == 0
     best, right = scores.max(axis=1), scores.argmax(axis=1) + 1 == labels
@@ -166,7 +166,7 @@ def _threshold(
     if len(general) and none.sum() < ENOUGH_NEAR_MISSES:
         floor = max(floor, float(np.quantile(general.max(axis=1), 1 - shipped_rate)))
     candidates = np.concatenate([[floor], best[best > floor]])
-    weight = np.where(none, 0.5 / none.sum(), 0.5 / (~none).sum())
+    weight = np.where(none, 1 / max(1, none.sum()), 2 / (~none).sum())
     routed = best > candidates[:, None]
     value = (weight * np.where(none, ~routed, routed & right)).sum(axis=1)
     return float(candidates[int(value.argmax())])

@@ -66,9 +66,10 @@ def print_figures(
         shares = (f"{found[key]:.1%}" for key in ("recall", "precision"))
         table.add_row(name, f"{found['n']:.0f}", *shares)
     console.print(table)
-    table = Table("truth \\ decision", *result.labels, box=None)
-    for name, counts in zip(result.labels, result.confusion, strict=True):
-        table.add_row(name, *(str(count) if count else "·" for count in counts))
+    numbers = [str(number) for number in range(len(result.labels))]
+    table = Table("truth (rows), decision", *numbers, box=None)
+    for number, name, counts in zip(numbers, result.labels, result.confusion, strict=True):
+        table.add_row(f"{number} {name}", *(str(count) if count else "·" for count in counts))
     console.print(table)
     error = "" if result.ece is None else f", expected calibration error {result.ece:.1%}"
     print(

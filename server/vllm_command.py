@@ -113,6 +113,8 @@ def _command(
         if not machine.bf16:
             argv += ["--dtype", "float32"]
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
+        # Scheduler and model in one process: of two, one spins while the other computes.
+        env.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         # Workers share the cores: pinned threads, or more of them than cores, would spin in
         # each other's way.
         env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")

@@ -39,6 +39,7 @@ def test_vocabulary_embedding_and_configuration_grow(tmp_path: Path) -> None:
         "first_id": 3,
         "slots": 2,
         "fingerprint": fingerprint(source),
+        "layers": [],
         "sentence_end_ids": [1],
         "end_of_turn_ids": [2],
     }

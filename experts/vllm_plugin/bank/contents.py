@@ -33,8 +33,9 @@ class Bank:
         embedding = model.model.embed_tokens
         if getattr(model.lm_head, "weight", None) is embedding.weight:
             self._layers.pop("lm_head", None)  # tied: one table in two layers
-        for layer in self._layers.values():
-            layer.bank = _places(layer, places)
+        for name, layer in self._layers.items():
+            head = name == "lm_head" or "lm_head" not in self._layers
+            layer.bank = _places(layer, places, head)
         if "lm_head" not in self._layers:
             model.lm_head.bank = embedding.bank
         self.shelf = Shelf(model, self._layers)
@@ -131,13 +132,13 @@ class Bank:
             layer.bank.clear(place)
 
 
-def _places(layer: Any, count: int) -> Places:
-    """Room in a layer for `count` experts."""
+def _places(layer: Any, count: int, head: bool) -> Places:
+    """Room in a layer for `count` experts; `head`: a table of it is multiplied with too."""
     method = getattr(layer, "quant_method", None)
     if isinstance(method, BankLinearMethod):
         return method.places(layer, count)
     if isinstance(method, BankEmbeddingMethod):
-        return TablePlaces(count, layer.weight)
+        return TablePlaces(count, layer.weight, head)
     return NormPlaces(count, layer.weight)
 
 

@@ -19,6 +19,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbed
 from experts.kernels import Slots, Weights, grouped_ternary_linear, ternary_linear
 from experts.vllm_plugin.across_ranks import PEAK_COLUMNS, with_peak
 from experts.vllm_plugin.bank.adapters import BankError
+from experts.vllm_plugin.bank.heads import Heads
 from experts.vllm_plugin.bank.step import Step, Steps
 from experts.vllm_plugin.linear import BitNetLinearMethod
 from experts.vllm_plugin.quantization import BitNetConfig
@@ -63,12 +64,13 @@ class LinearPlaces:
 class TablePlaces:
     """Embeddings or heads, each `[vocabulary, hidden]`; experts with the same one share it.
 
-    On a GPU there is one copy of each table of the host that some place has. Memory for one is
+    Of a `head`, logits are computed too. On a GPU there is one copy of each table of the host that some place has. Memory for one is
     kept, so that experts which all share a table need no more than vLLM has reckoned with.
     """
 
-    def __init__(self, count: int, like: Tensor) -> None:
+    def __init__(self, count: int, like: Tensor, head: bool = False) -> None:
         self._empty = torch.zeros(1, like.shape[1], dtype=like.dtype, device=like.device)
+        self._heads = Heads() if head and like.device.type == "cpu" else None
         self._tables = [self._empty] * count
         self._sources: list[Tensor | None] = [None] * count
         self._kept = None if like.device.type == "cpu" else like.detach()
@@ -94,6 +96,17 @@ class TablePlaces:
             return source.to(self._empty.device, non_blocking=True)
         table, self._kept = self._kept, None
         return table.copy_(source, non_blocking=True)
+
+    def prepare(self, table: Tensor) -> int:
+        """Make a table of the host ready to be multiplied with, where that is what the layer is
+        for; the bytes that this takes."""
+        return 0 if self._heads is None else self._heads.prepare(table)
+
+    def logits(self, x: Tensor, table: Tensor, rows: int) -> Tensor:
+        """`[samples, hidden]` to `[samples, rows]`; an empty place gives zeros."""
+        if table is self._empty:
+            return x.new_zeros(len(x), rows)
+        return linear(x, table) if self._heads is None else self._heads.product(x, table)
 
     def table(self, place: int) -> Tensor:
         return self._tables[place]
@@ -189,19 +202,15 @@ class BankEmbeddingMethod(UnquantizedEmbeddingMethod):  # type: ignore[misc]  # 
         places: TablePlaces = layer.bank
         step = self._steps.samples
         common = places.common(step)
-        if common is not None:
-            return _logits(x, common, layer.num_embeddings_per_partition)
         rows = layer.num_embeddings_per_partition
-        return step.split(x, rows, lambda place, own: _logits(own, places.table(place), rows))
+        if common is not None:
+            return places.logits(x, common, rows)
+        return step.split(x, rows, lambda place, own: places.logits(own, places.table(place), rows))
 
 
 def _embed(ids: Tensor, table: Tensor) -> Tensor:
     """An empty place has a table of one row."""
     return embedding(ids if len(table) > 1 else torch.zeros_like(ids), table)
-
-
-def _logits(x: Tensor, table: Tensor, rows: int) -> Tensor:
-    return linear(x, table) if len(table) > 1 else x.new_zeros(len(x), rows)
 
 
 def divide_norm(norm: RMSNorm, step: Step) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,14 @@ class Shelf:
         self._device = self._parameters[0].device
         self._experts: dict[Path, Expert] = {}
         self._reading: dict[Path, Future[Expert]] = {}
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="bank")
+        self._one_at_a_time = threading.Lock()
 
     def start_reading(self, checkpoint: Path) -> None:
         """Read an expert in the background, if it is not there yet."""
         if checkpoint not in self._experts and checkpoint not in self._reading:
-            self._reading[checkpoint] = self._reader.submit(self._read, checkpoint)
+            reading = self._reading[checkpoint] = Future[Expert]()
+            # A thread for each: torch's helper threads, which it brings along, end with it.
+            threading.Thread(target=self._read, args=(checkpoint, reading), daemon=True).start()
 
     def outcome(self, checkpoint: Path) -> tuple[bool, str]:
         """Whether reading an expert has ended, and what went wrong, for a person."""
@@ -97,11 +100,14 @@ class Shelf:
         for parameter in (*self._parameters, *self._tables):
             parameter.data = parameter.data.new_empty(0, device=self._device)
 
-    def _read(self, checkpoint: Path) -> Expert:
-        with aside(self._device):
-            return self._read_aside(checkpoint)
+    def _read(self, checkpoint: Path, reading: Future[Expert]) -> None:
+        with self._one_at_a_time, aside(self._device):
+            try:
+                reading.set_result(self._expert(checkpoint))
+            except BaseException as error:
+                reading.set_exception(error)
 
-    def _read_aside(self, checkpoint: Path) -> Expert:
+    def _expert(self, checkpoint: Path) -> Expert:
         reader = Reader(checkpoint)
         for layer in self._layers.values():
             if hasattr(layer, "loader"):
@@ -157,7 +163,8 @@ class Shelf:
         return len(memory)
 
     def _share_tables(self, layers: dict[str, Tensors]) -> int:
-        """Put other experts' tables in the places of those that equal them; the bytes saved."""
+        """Put other experts' tables in the places of those that equal them, and prepare those that
+        are new; the bytes saved, less those that preparing takes."""
         saved = 0
         for name, layer in self._layers.items():
             if not _is_table(layer):
@@ -168,7 +175,9 @@ class Shelf:
             if like is not None:
                 layers[name]["weight"] = like
                 saved += table.nbytes
-            elif others:
+                continue
+            saved -= layer.bank.prepare(table)
+            if others:
                 logger.info("an expert's %s is unlike the others': it has its own", name)
         return saved
 

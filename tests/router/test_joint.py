@@ -1,0 +1,88 @@
+"""The joint fit on features whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from router.head import Floats
+from router.joint import JointFit, Training, decisions, fit_joint, probabilities
+from router.solver import Labels
+
+SIZE, EXPERTS = 48, 3
+CENTRES = np.random.default_rng(1).normal(size=(EXPERTS + 1, SIZE)) * 0.7
+
+
+def draw(count: int, labels: Labels, seed: int) -> Floats:
+    noise = np.random.default_rng(seed).normal(size=(count, SIZE))
+    return (CENTRES[labels] + noise).astype(np.float32)
+
+
+def training(each: int, none: int, seed: int = 0, names: bool = False) -> Training:
+    labels = np.repeat(np.arange(EXPERTS + 1), [none] + [each] * EXPERTS)
+    features = draw(len(labels), labels, seed)
+    shifts = np.repeat((CENTRES[1:] - CENTRES.mean(axis=0))[:, None], 6, axis=1)
+    return Training(
+        features=features,
+        labels=labels,
+        views=features[:4] + 0.1,
+        view_of=np.arange(4),
+        shifts=shifts.astype(np.float32) if names else np.empty((EXPERTS, 0, SIZE), np.float32),
+        general=draw(60, np.zeros(60, np.int64), seed + 1),
+    )
+
+
+def unseen(seed: int = 9) -> tuple[Floats, Labels]:
+    labels = np.arange(2000) % (EXPERTS + 1)
+    return draw(len(labels), labels, seed), labels
+
+
+def test_unseen_queries_reach_their_expert() -> None:
+    features, truth = unseen()
+    decided = decisions(fit_joint(training(40, 120)).scores(features))
+    assert (decided == truth).mean() > 0.9
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+def test_near_misses_stay_under_their_rate(rate: float) -> None:
+    features, truth = unseen()
+    fit = fit_joint(training(40, 300), near_miss_rate=rate)
+    routed = decisions(fit.scores(features))[truth == 0] > 0
+    assert routed.mean() < 1.7 * rate + 0.015
+
+
+def test_without_near_misses_the_shipped_queries_set_the_threshold() -> None:
+    features, truth = unseen()
+    routed = {}
+    for rate in (0.0, 0.3):
+        fit = fit_joint(training(40, 10), false_route_rate=rate, near_miss_rate=1.0)
+        routed[rate] = (decisions(fit.scores(features))[truth == 0] > 0).mean()
+    assert routed[0.0] < 0.05
+    assert routed[0.0] <= routed[0.3]
+
+
+def test_a_name_helps_where_examples_are_few() -> None:
+    features, truth = unseen()
+    shares = {}
+    for names in (False, True):
+        fits = [fit_joint(training(3, 60, seed, names)) for seed in range(4)]
+        shares[names] = np.mean([(decisions(f.scores(features)) == truth).mean() for f in fits])
+    assert shares[True] > shares[False] + 0.02
+
+
+def test_probabilities_are_those_of_unseen_queries() -> None:
+    features, truth = unseen()
+    fit = fit_joint(training(60, 180))
+    chances = fit.probabilities(fit.scores(features))
+    assert chances.sum(axis=1) == pytest.approx(1)
+    sure = chances.max(axis=1)
+    right = chances.argmax(axis=1) == truth
+    assert abs(sure.mean() - right.mean()) < 0.06
+
+
+def test_the_threshold_is_in_the_bias_and_not_in_the_probability() -> None:
+    scores = np.array([[-0.5, -3.0]], np.float32)
+    assert decisions(scores).tolist() == [0]
+    assert probabilities(scores, 1.0)[0, 1] > probabilities(scores, 1.0)[0, 0]
+    fit = JointFit(np.eye(2, dtype=np.float32), np.array([1, 0], np.float32), 0.0)
+    assert decisions(fit.scores(np.array([[0.5, 1.0]], np.float32))).tolist() == [1]

@@ -1,0 +1,44 @@
+"""What is encoded for a joint fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from router.dataset import DataError, Query
+from router.encode import Messages
+from router.head import Floats
+from router.training import Progress, encode_training
+
+
+class Lengths:
+    """An encoder whose one feature is the length of the last turn."""
+
+    size = 1
+
+    def encode(self, prompts: Sequence[Messages], progress: Progress) -> Floats:
+        return np.array([[len(prompt[-1]["content"])] for prompt in prompts], np.float32)
+
+
+def ask(text: str, expert: str | None) -> Query:
+    return Query([{"role": "user", "content": text}], expert)
+
+
+def test_queries_views_names_and_general_queries_have_their_places() -> None:
+    queries = [ask("one two three four\nmore", "b"), ask("x", None), ask("yy", "a")]
+    queries += [ask("zzz", "b"), ask("w", None), ask("v", "a")]
+    data = encode_training(queries, Lengths(), lambda done, of: None)
+    assert data.labels.tolist() == [2, 0, 1, 2, 0, 1]
+    assert data.features[:, 0].tolist() == [len(query.text) for query in queries]
+    assert data.views[:, 0].tolist() == [len("one two three four")]
+    assert data.view_of.tolist() == [0]
+    assert data.shifts.shape[0] == 2
+    assert len(data.general) >= 300
+
+
+def test_an_expert_with_one_query_is_refused() -> None:
+    queries = [ask("a", "x"), ask("b", None), ask("c", None)]
+    with pytest.raises(DataError, match="'x' has 1 queries"):
+        encode_training(queries, Lengths(), lambda done, of: None)
