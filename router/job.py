@@ -20,7 +20,7 @@ from router.dataset import DataError, Query, limit_per_expert, read_queries
 from router.evaluate import figures
 from router.expand import ExpandError
 from router.head_file import HeadFacts, HeadFileError, read_head, write_head
-from router.joint import FALSE_ROUTE_RATE, JointFit, decisions, fit_joint
+from router.joint import JointFit, decisions, fit_joint
 from router.offline import OfflineEncoder, OfflineError
 from router.prepare import PrepareError, prepare
 from router.report import compare, print_figures, write_picture
@@ -34,7 +34,8 @@ def fit(args: argparse.Namespace) -> None:
     with _Bar("encoding") as bar:
         data = encode_training(queries, encoder, bar.advance)
     start = time.perf_counter()
-    found = fit_joint(data, args.false_route_rate)
+    rate = args.false_route_rate
+    found = fit_joint(data) if rate is None else fit_joint(data, rate, rate)
     took = time.perf_counter() - start
     experts = experts_of(queries)
     training = {
@@ -139,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--data", type=Path, required=True)
     fitting.add_argument("--limit-per-expert", type=int)
     fitting.add_argument("--seed", type=int, default=0)
-    fitting.add_argument("--false-route-rate", type=float, default=FALSE_ROUTE_RATE)
+    fitting.add_argument("--false-route-rate", type=float)
     fitting.add_argument("--out", type=Path, required=True)
     evaluating.add_argument("--head", type=Path, required=True)
     evaluating.add_argument("--json", type=Path)

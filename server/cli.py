@@ -212,7 +212,7 @@ def router_fit(
     seed: Annotated[int, typer.Option(help="For --limit-per-expert.")] = 0,
     false_route_rate: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of ordinary queries that may be routed; 0.02."),
+        typer.Option(min=0, max=1, help="Share of general queries that may be routed; 0.05."),
     ] = None,
 ) -> None:
     """Fit the expert tokens of all experts together."""

@@ -6,6 +6,7 @@ both together, `reference` makes a model of it; `writing` and `converting` write
 
 from experts.checkpoint.converting import pack_checkpoint, unpack_checkpoint
 from experts.checkpoint.errors import CheckpointError
+from experts.checkpoint.layout import Layout
 from experts.checkpoint.reading import (
     PackedWeight,
     Reader,
@@ -22,6 +23,7 @@ from experts.checkpoint.writing import write_checkpoint
 __all__ = [
     "WEIGHTS_FILE",
     "CheckpointError",
+    "Layout",
     "PackedWeight",
     "Reader",
     "TernaryCheckpoint",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experts.checkpoint.errors import CheckpointError
 from experts.checkpoint.layout import Layout, Shape, read_layout
-from experts.checkpoint.tensors import Entry, find_tensors
+from experts.checkpoint.tensors import Entry, find_tensors, read_all
 from experts.packing import VALUES_PER_BYTE, PackingError, check_packed, pack, unpack
 from experts.ternary import ternarize
 
@@ -55,10 +55,12 @@ class Reader:
     """A checkpoint on disk. Names, shapes and dtypes are checked when it is opened, values when
     they are read. Raises CheckpointError, which names the tensor or the file."""
 
-    def __init__(self, folder: Path, plain: bool = False) -> None:
-        """`plain` also takes a checkpoint without quantization_config (see `read_layout`)."""
+    def __init__(self, folder: Path, plain: bool = False, layout: Layout | None = None) -> None:
+        """`plain` also takes a checkpoint without quantization_config (see `read_layout`);
+        `layout` is what `read_layout` would say, where that is known (it takes a third of a
+        second)."""
         self.folder = folder
-        self.layout: Layout = read_layout(folder, plain)
+        self.layout: Layout = layout or read_layout(folder, plain)
         self.entries: dict[str, Entry] = find_tensors(folder)
         self._check_names()
         for name, shape in self.layout.ternary.items():
@@ -82,8 +84,10 @@ class Reader:
     def stored(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor as it is in the files, for a loader that checks packed bytes and scales
         itself; the others are checked here."""
-        for name, entry in self.entries.items():
-            yield name, entry.read() if entry.dtype == "U8" else self._read_kept(name)
+        for entry, tensor in read_all(self.entries.values()):
+            if entry.dtype != "U8":
+                self._check_finite(entry.name, tensor)
+            yield entry.name, tensor
         self._check_tied()
 
     def stored_bytes(self, name: str) -> int:
@@ -175,10 +179,13 @@ class Reader:
 
     def _read_kept(self, name: str) -> Tensor:
         tensor = self.entries[name].read()
+        self._check_finite(name, tensor)
+        return tensor
+
+    def _check_finite(self, name: str, tensor: Tensor) -> None:
         low, high = tensor.aminmax()  # NaN shows in both, and no copy is made
         if not (torch.isfinite(low) and torch.isfinite(high)):
             raise CheckpointError(f"{name} in {self.entries[name].file} holds NaN or infinity")
-        return tensor
 
     def _check_tied(self) -> None:
         """A tied tensor that is there nevertheless must be the same: transformers would use it."""

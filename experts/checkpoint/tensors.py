@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,20 @@ class Entry:
                 return tensor
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.file} cannot be read as safetensors: {error}") from None
+
+
+def read_all(entries: Iterable[Entry]) -> Iterator[tuple[Entry, Tensor]]:
+    """Tensors mapped from their files, each of which is opened once. Raises CheckpointError."""
+    files: dict[Path, list[Entry]] = {}
+    for entry in entries:
+        files.setdefault(entry.file, []).append(entry)
+    for file, own in files.items():
+        try:
+            with safe_open(file, "pt") as tensors:
+                for entry in own:
+                    yield entry, tensors.get_tensor(entry.name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
 
 
 def find_tensors(folder: Path) -> dict[str, Entry]:

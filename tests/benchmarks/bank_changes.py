@@ -84,7 +84,8 @@ async def adding(bench: Bench) -> list[dict[str, Any]]:
         async with open_bank(bench, old, places, logs) as bank:
             targets = spread_over(bank.targets, settings.streams)
             await bench.load.round(targets, settings.tokens // 4)
-            undisturbed = pauses(await bench.load.round(targets, longest(bench)))
+            tokens = min(longest(bench), 2 * settings.tokens)
+            undisturbed = pauses(await bench.load.round(targets, tokens))
             added = [await _add(bench, bank, targets, expert) for expert in new]
         quiet = {
             "median": statistics.median(undisturbed),

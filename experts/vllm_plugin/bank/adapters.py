@@ -77,7 +77,7 @@ def make_base(checkpoint: Path, folder: Path) -> None:
 
 def why_unlike(checkpoint: Path, base: Path) -> str | None:
     """Why the expert in `checkpoint` cannot be in the bank of `base`; None if it can."""
-    own, bank = _essence(read_config(checkpoint)), _essence(read_config(base))
+    own, bank = essence(read_config(checkpoint)), essence(read_config(base))
     for key in sorted(own.keys() | bank.keys()):
         if own.get(key) != bank.get(key):
             return f"its {key} is {own.get(key)!r}, the bank's {bank.get(key)!r}"
@@ -117,7 +117,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _essence(config: dict[str, Any]) -> dict[str, Any]:
+def essence(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration must be the same for all experts of a bank."""
     return {k: v for k, v in config.items() if k not in COSMETIC and v is not None}
 
 

@@ -64,8 +64,9 @@ class LinearPlaces:
 class TablePlaces:
     """Embeddings or heads, each `[vocabulary, hidden]`; experts with the same one share it.
 
-    Of a `head`, logits are computed too. On a GPU there is one copy of each table of the host that some place has. Memory for one is
-    kept, so that experts which all share a table need no more than vLLM has reckoned with.
+    Of a `head`, logits are computed too. On a GPU there is one copy of each table of the host that
+    some place has. Memory for one is kept, so that experts which all share a table need no more
+    than vLLM has reckoned with.
     """
 
     def __init__(self, count: int, like: Tensor, head: bool = False) -> None:

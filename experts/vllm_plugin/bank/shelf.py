@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from experts.checkpoint import Reader
+from experts.checkpoint import Layout, Reader
 from experts.errors import ExpertsError
 from experts.kernels.native import empty_weights
-from experts.vllm_plugin.bank.adapters import BankError
+from experts.vllm_plugin.bank.adapters import BankError, essence, read_config
 from experts.vllm_plugin.bank.host import PinnedMemory, aside
 from experts.vllm_plugin.bank.layers import BankEmbeddingMethod, BankLinearMethod, Tensors
 
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 MB = 1_000_000
 RESERVE = 256 * MB
 """Bytes of memory that are left to other things."""
+TURN_SECONDS = 1e-4
 ALIGNMENT = 64
 """Bytes; the width of a cache line."""
 
@@ -57,6 +60,8 @@ class Shelf:
         self._experts: dict[Path, Expert] = {}
         self._reading: dict[Path, Future[Expert]] = {}
         self._one_at_a_time = threading.Lock()
+        self._known: tuple[dict[str, Any] | None, Layout | None] = None, None
+        """The configuration of the expert that was read last, and what it has to hold."""
 
     def start_reading(self, checkpoint: Path) -> None:
         """Read an expert in the background, if it is not there yet."""
@@ -101,14 +106,17 @@ class Shelf:
             parameter.data = parameter.data.new_empty(0, device=self._device)
 
     def _read(self, checkpoint: Path, reading: Future[Expert]) -> None:
-        with self._one_at_a_time, aside(self._device):
+        with self._one_at_a_time, aside(self._device), brief_turns():
             try:
                 reading.set_result(self._expert(checkpoint))
             except BaseException as error:
                 reading.set_exception(error)
 
     def _expert(self, checkpoint: Path) -> Expert:
-        reader = Reader(checkpoint)
+        config = essence(read_config(checkpoint))
+        before, layout = self._known
+        reader = Reader(checkpoint, layout=layout if before == config else None)
+        self._known = config, reader.layout
         for layer in self._layers.values():
             if hasattr(layer, "loader"):
                 layer.loader.restart()
@@ -183,6 +191,19 @@ class Shelf:
 
     def _tables_of(self, name: str) -> list[Tensor]:
         return [expert.layers[name]["weight"] for expert in list(self._experts.values())]
+
+
+@contextmanager
+def brief_turns() -> Iterator[None]:
+    """Let the interpreter change threads often: a step gives it up at every operation of torch,
+    and would each time wait a whole turn (5 ms by default) for a thread that only computes in
+    Python."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _is_table(layer: Any) -> bool:
