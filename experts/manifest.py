@@ -63,7 +63,7 @@ class ManagedWorker(BaseModel):
         if self.bank and self.args:
             raise ValueError(
                 "`args` are for a vLLM of its own, and in a bank it has none: leave out one of the"
-                " two (`trivium serve --help` says how to give a bank arguments)"
+                " two (the setting TRIVIUM_BANK_ARGS gives arguments to all banks)"
             )
         return self
 

@@ -59,12 +59,12 @@ def questions(count: int) -> Asked:
     ]
 
 
-def texts_alone(folder: Path, asked: Asked) -> list[Ids]:
+def texts_alone(folder: Path, asked: Asked, tokens: int = TOKENS) -> list[Ids]:
     """What a worker of its own for each expert writes, at temperature 0."""
     from vllm import LLM, SamplingParams
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-    sampling = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True, detokenize=False)
+    sampling = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)
     texts: list[Ids] = [()] * len(asked)
     for number in sorted({expert for expert, _ in asked}):
         llm = LLM(str(folder / f"e{number}"), **ENGINE)
@@ -78,19 +78,21 @@ def texts_alone(folder: Path, asked: Asked) -> list[Ids]:
     return texts
 
 
-def open_bank(folder: Path) -> Any:
+def open_bank(
+    folder: Path, resident: int = RESIDENT, registered: int = EXPERTS, **options: Any
+) -> Any:
+    """The engine of a bank; `options` are vLLM's, and go before those of ENGINE."""
     from vllm import LLM
 
-    return LLM(
-        str(folder / "base"),
-        load_format="dummy",
-        enable_lora=True,
-        max_loras=RESIDENT,
-        max_cpu_loras=EXPERTS,
-        max_lora_rank=1,
-        lora_target_modules=["expert_selector"],
-        **ENGINE,
-    )
+    bank = {
+        "load_format": "dummy",
+        "enable_lora": True,
+        "max_loras": resident,
+        "max_cpu_loras": registered,
+        "max_lora_rank": 1,
+        "lora_target_modules": ["expert_selector"],
+    }
+    return LLM(str(folder / "base"), **bank | ENGINE | options)
 
 
 def ask(llm: Any, folder: Path, asked: Asked) -> list[Any]:

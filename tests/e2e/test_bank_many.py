@@ -14,7 +14,7 @@ import pytest
 
 from experts.verification import own_process
 from experts.verification_sides import Ids
-from tests.e2e.test_bank import ENGINE, Asked, ask, ids, make_experts, texts_alone
+from tests.e2e.test_bank import Asked, ask, ids, make_experts, open_bank, texts_alone
 
 pytestmark = pytest.mark.e2e
 
@@ -60,20 +60,10 @@ def loads() -> list[list[int]]:
 
 
 def run_loads(folder: Path) -> Run:
-    from vllm import LLM
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-    llm = LLM(
-        str(folder / "base"),
-        load_format="dummy",
-        enable_lora=True,
-        max_loras=RESIDENT,
-        max_cpu_loras=REGISTERED,
-        max_lora_rank=1,
-        lora_target_modules=["expert_selector"],
-        scheduler_cls="experts.vllm_plugin.bank.scheduler.TurnScheduler",
-        **ENGINE,
-    )
+    turns = "experts.vllm_plugin.bank.scheduler.TurnScheduler"
+    llm = open_bank(folder, RESIDENT, REGISTERED, scheduler_cls=turns)
     asked, texts, memory = prompts(), [], []
     for load in loads():
         texts.append(ids(ask(llm, folder, [asked[place] for place in load])))

@@ -14,8 +14,7 @@ import pytest
 
 from experts.verification import own_process
 from experts.verification_sides import Ids
-from tests.e2e import test_bank
-from tests.e2e.test_bank import ENGINE, Asked, make_experts, texts_alone
+from tests.e2e.test_bank import Asked, make_experts, open_bank, texts_alone
 
 pytestmark = pytest.mark.e2e
 
@@ -73,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(process: Executor, folder: Path) -> list[Ids]:
-    return process.submit(long_texts_alone, folder).result()
+    return process.submit(texts_alone, folder, asked(), TOKENS).result()
 
 
 def asked() -> Asked:
@@ -86,27 +85,6 @@ def asked() -> Asked:
     ]
 
 
-def long_texts_alone(folder: Path) -> list[Ids]:
-    test_bank.TOKENS = TOKENS  # in a process of this module's own
-    return texts_alone(folder, asked())
-
-
-def open_bank(folder: Path, **options: Any) -> Any:
-    from vllm import LLM
-
-    return LLM(
-        str(folder / "base"),
-        load_format="dummy",
-        enable_lora=True,
-        max_loras=RESIDENT,
-        max_cpu_loras=EXPERTS,
-        max_lora_rank=1,
-        lora_target_modules=["expert_selector"],
-        disable_log_stats=False,
-        **ENGINE | {"max_num_seqs": 32} | options,
-    )
-
-
 def run_a_bank(folder: Path, turn: float | None, **options: Any) -> Run:
     """Ask a bank everything at once, the first expert first: with turns of `turn` seconds, or by
     vLLM's own scheduler."""
@@ -115,7 +93,8 @@ def run_a_bank(folder: Path, turn: float | None, **options: Any) -> Run:
     if turn is not None:
         os.environ["TRIVIUM_BANK_TURN_SECONDS"] = str(turn)
         options["scheduler_cls"] = "experts.vllm_plugin.bank.scheduler.TurnScheduler"
-    llm = open_bank(folder, **options)
+    options = {"disable_log_stats": False, "max_num_seqs": 32} | options
+    llm = open_bank(folder, RESIDENT, EXPERTS, **options)
     run = ask_all(llm.llm_engine, folder)
     del llm
     cleanup_dist_env_and_memory()
