@@ -6,15 +6,16 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.benchmarks import report
 from tests.benchmarks.bank_servers import Bank, open_bank
 from tests.benchmarks.bank_settings import SETS, Bench
 from tests.benchmarks.load import Stream, Target, percentile, spread_over, tokens_s
 
+T = TypeVar("T")
 ANSWER_TOKENS = 16
 """Of each request of the load with swaps."""
 LOADS = 4
@@ -97,7 +98,30 @@ async def adding(bench: Bench) -> list[dict[str, Any]]:
 
 
 async def _add(bench: Bench, bank: Bank, targets: Sequence[Target], expert: Any) -> dict[str, Any]:
-    """Seconds of adding `expert` while streams of `targets` run, and their longest pause (s)."""
+    """Seconds of adding `expert` while streams of `targets` run, and their longest pause (s). And
+    that when the same request comes again: one expert more in a batch lengthens its steps too."""
+
+    async def add() -> tuple[Target, float, float]:
+        began = time.perf_counter()
+        target = await bank.add(expert.name, expert)
+        accepted = time.perf_counter()
+        answer = await bench.load.stream(target, 1)
+        return target, accepted - began, answer.end - began
+
+    (target, accepted, answered), adding = await _beside(bench, targets, add)
+    _, known = await _beside(bench, targets, lambda: bench.load.stream(target, 1))
+    return {
+        "accepted_seconds": accepted,
+        "answer_seconds": answered,
+        "longest": adding,
+        "longest_known": known,
+    }
+
+
+async def _beside(
+    bench: Bench, targets: Sequence[Target], act: Callable[[], Awaitable[T]]
+) -> tuple[T, float]:
+    """What `act` gives while streams of `targets` run, and their longest pause (s)."""
     done = asyncio.Event()
     tokens = longest(bench)
     running = [
@@ -105,19 +129,11 @@ async def _add(bench: Bench, bank: Bank, targets: Sequence[Target], expert: Any)
     ]
     try:
         await asyncio.sleep(SETTLE_SECONDS)
-        began = time.perf_counter()
-        target = await bank.add(expert.name, expert)
-        accepted = time.perf_counter()
-        answer = await bench.load.stream(target, 1)
+        result = await act()
         await asyncio.sleep(SETTLE_SECONDS)
     finally:
         done.set()
-    found = pauses(await asyncio.gather(*running))
-    return {
-        "accepted_seconds": accepted - began,
-        "answer_seconds": answer.end - began,
-        "longest": max(found),
-    }
+    return result, max(pauses(await asyncio.gather(*running)))
 
 
 def longest(bench: Bench) -> int:

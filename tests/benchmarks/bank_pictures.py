@@ -120,14 +120,15 @@ def _adding(axes: Axes, rows: list[dict[str, Any]]) -> None:
     for i, row in enumerate(rows):
         quiet, added = row["undisturbed"], row["added"]
         pauses = [quiet["median"], quiet["p99"], quiet["longest"]]
-        pauses.append(max(each["longest"] for each in added))
+        pauses += [max(each[key] for each in added) for key in ("longest_known", "longest")]
         places = [place + (i - (len(rows) - 1) / 2) * 0.4 for place in range(len(pauses))]
         heights = [1e3 * pause for pause in pauses]
         slowest = max(each["answer_seconds"] for each in added)
         label = f"{SETS[row['set']]}: answers after {slowest:.1f} s at most"
         bars = axes.bar(places, heights, 0.4, color=KINDS[row["set"]], label=label)
         axes.bar_label(bars, [f"{height:.0f}" for height in heights], fontsize=8)
-    axes.set_xticks(range(4), ["median", "99 %", "longest", "longest while\nadding"])
+    names = ["median", "99 %", "longest", "longest, one\nmore asked", "longest,\none added"]
+    axes.set_xticks(range(5), names)
     axes.set_ylabel("ms between two tokens")
     axes.set_title("Adding experts while streams run")
     axes.legend(frameon=False, fontsize=8)

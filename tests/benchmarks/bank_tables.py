@@ -83,12 +83,14 @@ def _swaps(rows: list[dict[str, Any]]) -> None:
 
 def _adding(rows: list[dict[str, Any]]) -> None:
     columns = ["experts", "seconds to the answer", "slowest", "longest pause ms, each addition"]
+    columns += ["the same, expert known"]
     columns += ["undisturbed: median ms", "99 % ms", "longest ms"]
     lines = []
     for row in rows:
         seconds = [added["answer_seconds"] for added in row["added"]]
         line = [SETS[row["set"]], f"{statistics.median(seconds):.2f}", f"{max(seconds):.2f}"]
-        line.append(" ".join(f"{1e3 * added['longest']:.0f}" for added in row["added"]))
+        for key in ("longest", "longest_known"):
+            line.append(" ".join(f"{1e3 * added[key]:.0f}" for added in row["added"]))
         line += [f"{1e3 * row['undisturbed'][key]:.0f}" for key in ("median", "p99", "longest")]
         lines.append(line)
     report.show_table("\nAdding an expert while streams run", columns, lines)

@@ -199,7 +199,8 @@ def side(name: str, kind: str, speed: float, gib: float) -> dict[str, Any]:
 def figures() -> dict[str, Any]:
     memory = [{"processes": 2, "pss": 3 * GIB, "rss": 4 * GIB}] * 5
     swapped = {"tokens_s": 90.0, "loads": [90.0] * 4, "lone_first_seconds": 0.05, "memory": memory}
-    added = [{"accepted_seconds": 0.3, "answer_seconds": 0.4, "longest": 0.25}] * 2
+    pauses = {"longest": 0.25, "longest_known": 0.2}
+    added = [{"accepted_seconds": 0.3, "answer_seconds": 0.4, **pauses}] * 2
     quiet = {"median": 0.1, "p99": 0.12, "longest": 0.15}
     return {
         "machine": {"cpu": "some", "cores": 2, "isa": ["avx2"]},

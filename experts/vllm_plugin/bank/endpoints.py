@@ -80,7 +80,7 @@ class BankAdmin:
         self._adapters = base / "adapters"
         shutil.rmtree(self._adapters, ignore_errors=True)  # an earlier process's
 
-    async def add(self, name: str, checkpoint: Path) -> None:
+    async def add(self, name: str, checkpoint: Path) -> ExpertView:
         """Add an expert. Raises Refused: 409 if the name is in use, 422 if it cannot be in this
         bank; then nothing has changed."""
         async with self._lock:
@@ -94,7 +94,7 @@ class BankAdmin:
                 raise Refused(422, f"{checkpoint} cannot be in this bank: {reason}")
             folder, link = self._make_adapter(checkpoint)
             try:
-                await self._read(link)
+                size = await self._read(link)
                 await self._load(name, folder)
             except BaseException as error:
                 await self._engine.collective_rpc("trivium_bank_forget", args=(str(link),))
@@ -103,6 +103,7 @@ class BankAdmin:
                     said = str(error).replace(str(link), str(checkpoint))
                     raise Refused(error.status, said) from None
                 raise
+        return _added(name, checkpoint, size)
 
     async def remove(self, name: str) -> None:
         """Remove an expert when the requests that use it have ended. Raises Refused (404)."""
@@ -148,16 +149,17 @@ class BankAdmin:
         while any(state.lora_name == name for state in list(under_way.values())):  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_SECONDS)
 
-    async def _read(self, link: Path) -> None:
-        """Have every rank read the expert, while steps go on. Raises Refused."""
+    async def _read(self, link: Path) -> int:
+        """Have every rank read the expert, while steps go on; the bytes that it takes in one.
+        Raises Refused."""
         await self._engine.collective_rpc("trivium_bank_read", args=(str(link),))
         while True:
             outcomes = await self._engine.collective_rpc("trivium_bank_outcome", args=(str(link),))
-            for _, error in outcomes:
+            for _, error, _ in outcomes:
                 if error:
                     raise Refused(422, error)
-            if all(done for done, _ in outcomes):
-                return
+            if all(done for done, _, _ in outcomes):
+                return int(outcomes[0][2])
             await asyncio.sleep(POLL_SECONDS)
 
     async def _load(self, name: str, folder: Path) -> None:
@@ -212,11 +214,9 @@ async def add(expert: NewExpert, request: Request) -> Response:
     """Add an expert, and answer when requests can name it."""
     admin = _admin(request)
     try:
-        await admin.add(expert.name, expert.checkpoint)
+        added = await admin.add(expert.name, expert.checkpoint)
     except Refused as error:
         return _refusal(error)
-    view = await admin.view()
-    added = next(e for e in view.experts if e.name == expert.name)
     return JSONResponse(added.model_dump(mode="json"), status_code=201)
 
 
@@ -227,6 +227,12 @@ async def remove(name: str, request: Request) -> Response:
     except Refused as error:
         return _refusal(error)
     return Response(status_code=204)
+
+
+def _added(name: str, checkpoint: Path, size: int) -> ExpertView:
+    """An expert that has written nothing yet."""
+    own = checkpoint.resolve()
+    return ExpertView(name=name, checkpoint=own, bytes=size, resident=False, tokens=0)
 
 
 def _refusal(error: Refused) -> JSONResponse:

@@ -22,6 +22,7 @@ from experts.kernels.native import empty_weights
 from experts.vllm_plugin.bank.adapters import BankError, essence, read_config
 from experts.vllm_plugin.bank.host import PinnedMemory, aside
 from experts.vllm_plugin.bank.layers import BankEmbeddingMethod, BankLinearMethod, Tensors
+from experts.vllm_plugin.bank.loading import Loading
 
 logger = logging.getLogger(__name__)
 MB = 1_000_000
@@ -49,7 +50,7 @@ class Shelf:
     """
 
     def __init__(self, model: Any, layers: dict[str, Any]) -> None:
-        self._model, self._layers = model, layers
+        self._layers = layers
         self._parameters: list[nn.Parameter] = []
         self._tables: list[nn.Parameter] = []
         for layer in layers.values():
@@ -57,11 +58,13 @@ class Shelf:
             group.extend(layer.parameters(recurse=False))
         self._shapes = {id(p): p.shape for p in (*self._parameters, *self._tables)}
         self._device = self._parameters[0].device
+        self._loading = Loading(model.read_weights, (*self._parameters, *self._tables))
         self._experts: dict[Path, Expert] = {}
         self._reading: dict[Path, Future[Expert]] = {}
         self._one_at_a_time = threading.Lock()
         self._known: tuple[dict[str, Any] | None, Layout | None] = None, None
-        """The configuration of the expert that was read last, and what it has to hold."""
+        """The configuration of the expert that was read last, and what it has to hold; None if
+        reading it failed."""
 
     def start_reading(self, checkpoint: Path) -> None:
         """Read an expert in the background, if it is not there yet."""
@@ -70,19 +73,19 @@ class Shelf:
             # A thread for each: torch's helper threads, which it brings along, end with it.
             threading.Thread(target=self._read, args=(checkpoint, reading), daemon=True).start()
 
-    def outcome(self, checkpoint: Path) -> tuple[bool, str]:
-        """Whether reading an expert has ended, and what went wrong, for a person."""
+    def outcome(self, checkpoint: Path) -> tuple[bool, str, int]:
+        """Whether reading an expert has ended; what went wrong, for a person; its size."""
         reading = self._reading.get(checkpoint)
         if reading is not None and not reading.done():
-            return False, ""
+            return False, "", 0
         try:
-            self.get(checkpoint)
+            return True, "", self.get(checkpoint).size
         except ExpertsError as error:
-            return True, str(error) if str(checkpoint) in str(error) else f"{checkpoint}: {error}"
+            said = str(error) if str(checkpoint) in str(error) else f"{checkpoint}: {error}"
+            return True, said, 0
         except Exception as error:
             logger.exception("could not read %s", checkpoint)
-            return True, f"{checkpoint} cannot be read: {error}"
-        return True, ""
+            return True, f"{checkpoint} cannot be read: {error}", 0
 
     def get(self, checkpoint: Path) -> Expert:
         """An expert; read, or waited for, if it is not there yet. Raises CheckpointError."""
@@ -115,14 +118,17 @@ class Shelf:
     def _expert(self, checkpoint: Path) -> Expert:
         config = essence(read_config(checkpoint))
         before, layout = self._known
+        self._known = None, None
         reader = Reader(checkpoint, layout=layout if before == config else None)
-        self._known = config, reader.layout
         for layer in self._layers.values():
             if hasattr(layer, "loader"):
                 layer.loader.restart()
         try:
             size = self._take_memory()
-            self._model.read_weights(reader.stored())
+            if before == config:
+                self._loading.another(reader.entries.keys(), reader.stored())
+            else:
+                self._loading.first(reader.stored())
             tables = {n: _tensors(layer) for n, layer in self._layers.items() if _is_table(layer)}
             size -= self._share_tables(tables)
             hold = self._holder(size)
@@ -132,6 +138,7 @@ class Shelf:
             }
         finally:
             self.release_parameters()
+        self._known = config, reader.layout
         return Expert(layers, size)
 
     def _holder(self, size: int) -> Callable[[Tensors], Tensors]:

@@ -30,9 +30,9 @@ class BankWorker:
         """Start to read an expert into host memory, beside the steps."""
         self._trivium_bank().shelf.start_reading(Path(checkpoint))
 
-    def trivium_bank_outcome(self, checkpoint: str) -> tuple[bool, str]:
-        """Whether that has ended; what went wrong, or ""."""
-        outcome: tuple[bool, str] = self._trivium_bank().shelf.outcome(Path(checkpoint))
+    def trivium_bank_outcome(self, checkpoint: str) -> tuple[bool, str, int]:
+        """Whether that has ended; what went wrong, or ""; the bytes that the expert takes."""
+        outcome: tuple[bool, str, int] = self._trivium_bank().shelf.outcome(Path(checkpoint))
         return outcome
 
     def trivium_bank_forget(self, checkpoint: str) -> None:
