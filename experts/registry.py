@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -140,6 +140,16 @@ class Registry:
             if record is None:
                 raise UnknownExpert(f"no expert named {name!r} is registered")
             record.row, record.meta, record.accuracy = row, meta, accuracy
+            session.commit()
+
+    def update_rows(self, rows: Mapping[str, tuple[bytes, float | None]]) -> None:
+        """Replace several experts' rows and accuracies at once. Raises UnknownExpert."""
+        with _database_errors("write to the registry"), Session(self._engine) as session:
+            for name, (row, accuracy) in rows.items():
+                record = session.get(_Expert, name)
+                if record is None:
+                    raise UnknownExpert(f"no expert named {name!r} is registered")
+                record.row, record.accuracy = row, accuracy
             session.commit()
 
     def starter_seen(self, name: str) -> bool:

@@ -15,24 +15,47 @@ _JOINTS = (
     "In one sentence, {first} Then {second}",
     "Answer briefly: {first} After that, {second}",
 )
+_CHOICES = (
+    "{question}\n{choices}\nAnswer:",
+    "Multiple choice. {question}\n{choices}",
+    "{question}\n{choices}\nWhich letter is right?",
+)
 
 
 @cache
 def general_queries() -> tuple[str, ...]:
     """Queries that no expert is asked for: chat, writing, code, facts, several languages."""
-    text = (files("router") / "data" / "background.txt").read_text(encoding="utf-8")
-    return tuple(line for line in text.splitlines() if line.strip())
+    return tuple(_lines("background.txt"))
+
+
+@cache
+def near_misses() -> tuple[str, ...]:
+    """Questions of many subjects as they are taught, some with choices: what an expert of one of
+    these subjects is asked, and those of the others are not."""
+    asked = []
+    for number, line in enumerate(_lines("near_misses.txt")):
+        question, *choices = line.split(" | ")
+        lettered = "\n".join(f"{a}. {b}" for a, b in zip("ABCD", choices, strict=False))
+        form = _CHOICES[number % len(_CHOICES)] if choices else "{question}"
+        asked.append(form.format(question=question, choices=lettered))
+    return tuple(asked)
+
+
+def _lines(name: str) -> list[str]:
+    text = (files("router") / "data" / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def joined(first: str, second: str, rng: random.Random) -> str:
+    """One question of two parts."""
+    return rng.choice(_JOINTS).format(first=_lower(first), second=_lower(second))
 
 
 def two_part_questions(second: Sequence[str], count: int, seed: int) -> list[str]:
     """`count` questions whose first part is a general query and whose second is from `second`."""
     rng = random.Random(seed)
     firsts = [query for query in general_queries() if len(query.split()) >= 4]
-    questions = []
-    for _ in range(count):
-        first, then = rng.choice(firsts), rng.choice(second)
-        questions.append(rng.choice(_JOINTS).format(first=_lower(first), second=_lower(then)))
-    return questions
+    return [joined(rng.choice(firsts), rng.choice(second), rng) for _ in range(count)]
 
 
 def _lower(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from router.encode import Messages
+from router.views import last_query
 
 
 class DataError(ValueError):
@@ -26,7 +27,7 @@ class Query:
     @property
     def text(self) -> str:
         """The last user turn."""
-        return next(m["content"] for m in reversed(self.messages) if m["role"] == "user")
+        return last_query(self.messages)
 
 
 def read_queries(path: Path) -> list[Query]:

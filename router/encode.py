@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from router.head import Floats
 from router.meta_client import MetaClient, MetaInfo, Written
 
 CONCURRENCY = 32
@@ -60,6 +61,14 @@ class Encoder:
             return written
 
         return list(await asyncio.gather(*(one(prompt) for prompt in prompts)))
+
+    async def states(
+        self, prompts: Sequence[Messages], progress: Callable[[int], None] = lambda done: None
+    ) -> Floats:
+        """`[len(prompts), features]` where each prompt's next token would be. Raises MetaError."""
+        written = await self.encode(prompts, 1, progress)
+        empty = np.empty((0, self.hidden_size), np.float32)
+        return np.concatenate([empty, *(w.states[:1] for w in written)])
 
 
 def _key(prompt: Messages, tokens: int) -> str:

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from router.features import feature_layers
+from router.features import feature_layout
 from router.sentences import ends_sentence
 from router.vocabulary import DEFAULT_SLOTS, expert_token
 
@@ -61,7 +61,7 @@ def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
             "first_id": first_id,
             "slots": slots,
             "fingerprint": fingerprint(source),
-            "layers": list(feature_layers(int(config.get("num_hidden_layers", 0)))),
+            **feature_layout(config),
             "sentence_end_ids": _sentence_end_ids(staging / "tokenizer.json", first_id),
             "end_of_turn_ids": _end_of_turn_ids(config),
         }

@@ -1,27 +1,43 @@
-"""Fit one expert's row of the head on features of the frozen meta LLM.
+"""Fit one expert's row of the head beside rows that stay as they are.
 
-The backbone is frozen, so fitting is a small linear problem: for each of the head's three
-questions a regularised logistic regression of "this expert" against everything else
-(`router/solver.py`), whose bias is then moved so that general traffic stays under a target rate.
-Rows are fitted one at a time: a new expert leaves the others' decisions as they are. All experts
-at once: `router/joint.py`.
+The backbone is frozen, so fitting is a small linear problem (`router/solver.py`): for each of the
+head's three questions a regularised logistic regression, whose bias is then moved so that general
+traffic stays under a target rate. Where answers begin, the new row competes with those that are
+there: P(new) = e^s / (e^s + 1 + Σ e^others), and only s is fitted. So a new expert takes over what
+it explains better, and the others' rows need not change. All experts at once: `router/joint.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+from scipy.special import logsumexp  # type: ignore[import-untyped]
 
-from router.head import UNUSED, Floats, HeadRow
-from router.solver import Space, regress
+from router.head import START, UNUSED, Floats, HeadRow
+from router.solver import Labels, Space, regress_against
+from router.topics import NAME_WORTH
+from router.views import VIEW_WEIGHT
 
 FALSE_ROUTE_RATE = 0.02
-"""Share of general queries that may be routed at the first token, or be thought pending."""
+"""Share of general queries that the first expert may be given at the first token, or may be
+thought pending for it; of n experts, the last one may be given the nth part."""
+NEAR_MISS_RATE = 0.05
+"""The same of near misses."""
+STOLEN_RATE = 0.02
+"""Share of the other experts' examples that may change hands."""
 TURN_RATE = 0.4
 """Share of general sentence ends that may pass as the expert's turn: it only says when, the
 remembered `pending` says whether."""
+FOLDS = 4
+OWN, GENERAL, NEAR, LATER, RIVALS = range(5)
+"""Groups of states: the expert's queries, their views and its name; general queries; near misses;
+two-part questions, which are its later; the first of the rivals'. Each weighs the same in a fit."""
+DOUBTFUL = 0.1
+"""Share of the general queries that may turn out to be the expert's own subject."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,80 +53,239 @@ class Evidence:
     ends: Floats
 
 
-def fit_row(own: Evidence, two_part: Evidence, others: Evidence, general: Evidence) -> HeadRow:
+@dataclass(frozen=True, eq=False)
+class Hints:
+    """What is known of an expert's queries beside them.
+
+    Attributes:
+        views: `[m, features]`, of second views (`router/views.py`).
+        view_of: `[m]`: which query each is a view of.
+        shifts: `[k, features]`: what the expert's name says (`router/topics.py`).
+    """
+
+    views: Floats
+    view_of: Labels
+    shifts: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """The other experts' queries.
+
+    Attributes:
+        features: `[n, features]`.
+        owner: `[n]`, the number of the expert, from 0.
+    """
+
+    features: Floats
+    owner: Labels
+
+
+def fit_row(
+    own: Evidence,
+    hints: Hints,
+    two_part: Evidence,
+    rivals: Rivals,
+    rows: Sequence[HeadRow],
+    general: Evidence,
+    near: Floats,
+) -> HeadRow:
     """The row of an expert.
 
     Args:
         own: its example queries; their `ends` are places where it should carry on.
+        hints: what else is known of them.
         two_part: questions of which the meta LLM answers the first part and the expert the
             second; its turn comes at the `ends`.
-        others: other experts' queries.
-        general: ordinary traffic. On scores of it that the scoring fit has not seen (two
-            halves) each bias is set.
+        rivals: the other experts' queries.
+        rows: the other experts' rows, which stay as they are.
+        general: ordinary traffic.
+        near: `[k, features]`, near misses: questions of many subjects, maybe of this one too.
     """
-    start, pending = _fit(
-        [own.start, two_part.start, others.start],
-        general.start,
-        [_Question((0,), FALSE_ROUTE_RATE), _Question((0, 1), FALSE_ROUTE_RATE)],
-    )
-    (turn,) = _fit([own.ends, two_part.ends], general.ends, [_Question((0, 1), TURN_RATE)])
+    start = _fit_start(own.start, hints, two_part.start, rivals, rows, general.start, near)
+    asked = np.concatenate([own.start, two_part.start])
+    others = np.concatenate([near, rivals.features])
+    pending = _fit_question(asked, general.start, others, FALSE_ROUTE_RATE / (1 + len(rows)))
+    ends = np.concatenate([own.ends, two_part.ends])
+    turn = _fit_question(ends, general.ends, near[:0], TURN_RATE)
     parts = (start, pending, turn)
     return HeadRow(
-        np.stack([weights for weights, _ in parts]),
-        np.array([bias for _, bias in parts], np.float32),
+        np.stack([part.weights for part in parts]),
+        np.array([part.bias - part.margin for part in parts], np.float32),
+        np.array([part.margin for part in parts], np.float32),
     )
 
 
-@dataclass(frozen=True)
-class _Question:
-    """Which groups are a "yes", the others being a "no"; how much general traffic may be one."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One question: scores `f·weights + bias` are log-odds; above `margin` the answer is yes."""
 
-    yes: tuple[int, ...]
-    rate: float
-
-
-def _fit(
-    groups: Sequence[Floats], general: Floats, questions: Sequence[_Question]
-) -> list[tuple[Floats, float]]:
-    """Weights `[features]` and a bias for each question, at most its rate of unseen `general`
-    features above 0. Without an example of "yes" the answer is always no."""
-    half = np.arange(len(general)) % 2 == 0
-    unseen = np.empty((len(questions), len(general)), np.float32)
-    for seen in (half, ~half):
-        for scores, (weights, bias) in zip(
-            unseen, _regress(groups, general[seen], questions), strict=True
-        ):
-            scores[~seen] = general[~seen] @ weights + bias
-    return [
-        (weights, bias + _shift(scores, question.rate))
-        for scores, question, (weights, bias) in zip(
-            unseen, questions, _regress(groups, general, questions), strict=True
-        )
-    ]
+    weights: Floats
+    bias: float
+    margin: float
 
 
-def _regress(
-    groups: Sequence[Floats], general: Floats, questions: Sequence[_Question]
-) -> list[tuple[Floats, float]]:
-    sets = [*groups, general]
-    present = [number for number, features in enumerate(sets) if len(features)]
-    member = np.repeat(np.arange(len(sets)), [len(features) for features in sets])
-    features = np.concatenate(sets)
-    space = Space.fit(features, np.searchsorted(present, member))
-    mapped = space.map(features)
-    found = []
-    for question in questions:
-        labels = np.isin(member, question.yes).astype(np.int64)
-        if not labels.any():
-            found.append((np.zeros(features.shape[1], np.float32), UNUSED))
-            continue
-        rows, bias = space.rows(*regress(mapped, labels, np.ones(len(labels), np.float32)))
-        found.append((rows[0], float(bias[0])))
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """The states of one fit of `start`, those of one kind one behind the other.
+
+    Attributes:
+        features: `[n, features]`.
+        own: `[n]`: the share of an example that a state stands for; 0: it is none.
+        group: `[n]`: OWN, GENERAL, NEAR, LATER, or RIVALS + the number of a rival.
+        fold: `[n]`: which fold's scores a state must not have shaped; -1: it always may.
+        offset: `[n]`: log(1 + Σ e^score) over the rows that are there.
+        best: `[n]`: the best of their thresholded scores, at least 0.
+    """
+
+    features: Floats
+    own: Floats
+    group: Labels
+    fold: Labels
+    offset: Floats
+    best: Floats
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> _Start:
+        """Those chosen `[n]`."""
+        return _Start(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def _fit_start(
+    own: Floats,
+    hints: Hints,
+    two_part: Floats,
+    rivals: Rivals,
+    rows: Sequence[HeadRow],
+    general: Floats,
+    near: Floats,
+) -> _Part:
+    """First with all near misses and general queries; those that turn out to be of the expert's
+    own subject are then left out."""
+    states = _start_states(own, hints, two_part, rivals, rows, general, near)
+    scores, weights, bias = _scores(states)
+    doubtful = _doubtful(scores, states)
+    if doubtful.any():
+        states = states.only(~doubtful)
+        scores, weights, bias = _scores(states)
+    scale, shift = _calibrate(scores, states)
+    margin = _margin(scores * scale + shift, states, share=1 / (1 + len(rows)))
+    return _Part(weights * scale, bias * scale + shift, margin)
+
+
+def _start_states(
+    own: Floats,
+    hints: Hints,
+    two_part: Floats,
+    rivals: Rivals,
+    rows: Sequence[HeadRow],
+    general: Floats,
+    near: Floats,
+) -> _Start:
+    named = np.concatenate([own, rivals.features, general]).mean(axis=0) + hints.shifts
+    kinds = [own, hints.views, named, two_part, general, near, rivals.features]
+    groups = (OWN, OWN, OWN, LATER, GENERAL, NEAR)
+    features = np.concatenate(kinds)
+    counts = [len(kind) for kind in kinds]
+    folds = max(2, min(FOLDS, len(own)))
+    worth = (1.0, VIEW_WEIGHT, NAME_WORTH / max(1, len(named)), 0.0, 0.0, 0.0, 0.0)
+    turns = [np.arange(count) % folds for count in counts]
+    turns[1] = turns[0][hints.view_of]
+    turns[2] = np.full(counts[2], -1)
+    thresholded = np.stack([np.zeros(len(features)), *(r.scores("start", features) for r in rows)])
+    margins = np.array([0.0, *(row.margin[START] for row in rows)])[:, None]
+    return _Start(
+        features=features,
+        own=np.repeat(np.array(worth, np.float32), counts),
+        group=np.concatenate([np.repeat(groups, counts[:-1]), RIVALS + rivals.owner]),
+        fold=np.concatenate(turns),
+        offset=logsumexp(thresholded + margins, axis=0),
+        best=thresholded.max(axis=0),
+    )
+
+
+def _scores(states: _Start) -> tuple[Floats, Floats, float]:
+    """Log-odds `[n]` of each state by a fit that has not seen it (0: there is none); weights and
+    bias of a fit that has seen all. The expert, nobody and each rival weigh the same."""
+    weight = np.where(states.group == OWN, states.own, 1.0).astype(np.float32)
+    weight /= np.bincount(states.group, weight)[states.group]
+    _, groups = np.unique(states.group, return_inverse=True)
+    space = Space.fit(states.features, groups)
+    mapped, labels = space.map(states.features), (states.group == OWN).astype(np.int64)
+
+    def fit(seen: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
+        return regress_against(mapped[seen], labels[seen], weight[seen], states.offset[seen])
+
+    scores = np.zeros(len(labels), np.float32)
+    for fold in range(states.fold.max() + 1):
+        weights, bias = fit(states.fold != fold)
+        unseen = states.fold == fold
+        scores[unseen] = mapped[unseen] @ weights + bias
+    weights, bias = fit(np.full(len(labels), True))
+    row, intercept = space.rows(weights[None], np.array([bias], np.float32))
+    return scores, row[0], float(intercept[0])
+
+
+def _doubtful(scores: Floats, states: _Start) -> npt.NDArray[np.bool_]:
+    """`[n]`: general queries and near misses that score like the expert's own examples; a few at
+    most."""
+    own, none = _examples(states), np.isin(states.group, (GENERAL, NEAR))
+    if not own.any() or not none.any():
+        return np.zeros(len(scores), bool)
+    least = np.quantile(scores[none], 1 - DOUBTFUL)
+    found: npt.NDArray[np.bool_] = none & (scores > max(least, np.quantile(scores[own], 0.25)))
     return found
 
 
-def _shift(scores: Floats, rate: float) -> float:
-    """What to add so that at most `rate` of `scores` lie above 0; never raises them."""
-    if np.isneginf(scores).all():
-        return 0.0
-    return min(0.0, -float(np.quantile(scores, 1 - rate)))
+def _examples(states: _Start) -> npt.NDArray[np.bool_]:
+    """`[n]`: the expert's examples themselves, without views and names."""
+    chosen: npt.NDArray[np.bool_] = states.own == 1.0
+    return chosen
+
+
+def _calibrate(scores: Floats, states: _Start) -> tuple[float, float]:
+    """Scale and shift that make unseen scores log-odds, with targets that are not quite 0 and 1
+    (Platt 1999), so that what can be told apart perfectly is not called certain."""
+    judged = _examples(states) | (states.group != OWN)
+    own, group = _examples(states)[judged], states.group[judged]
+    weight = 1.0 / np.bincount(group)[group]
+    targets = np.where(own, (own.sum() + 1) / (own.sum() + 2), 1 / ((~own).sum() + 2))
+
+    def loss(parameters: Floats) -> float:
+        z = scores[judged] * np.exp(parameters[0]) + parameters[1] - states.offset[judged]
+        losses = targets * np.logaddexp(0, -z) + (1 - targets) * np.logaddexp(0, z)
+        return float((weight * losses).sum())
+
+    found = minimize(loss, np.zeros(2), method="Nelder-Mead").x
+    return float(np.exp(found[0])), float(found[1])
+
+
+def _margin(scores: Floats, states: _Start, share: float) -> float:
+    """What log-odds must exceed: 0, or as much as no more than a `share` of a target rate of
+    unseen queries does."""
+    lead = scores - states.best
+    limits = [(states.group == GENERAL, scores, FALSE_ROUTE_RATE * share)]
+    limits += [(states.group == NEAR, scores, NEAR_MISS_RATE * share)]
+    limits += [(states.group >= RIVALS, lead, STOLEN_RATE)]
+    found = (float(np.quantile(v[group], 1 - rate)) for group, v, rate in limits if group.any())
+    return max(0.0, *found)
+
+
+def _fit_question(yes: Floats, general: Floats, others: Floats, rate: float) -> _Part:
+    """Yes or no, with at most `rate` of unseen `general` above the margin; `others` are a no too.
+    Without an example of "yes" the answer is always no."""
+    if not len(yes) or not len(general):
+        return _Part(np.zeros(yes.shape[1], np.float32), UNUSED, 0.0)
+    features = np.concatenate([general, others, yes])
+    labels = np.repeat([0, 1], [len(general) + len(others), len(yes)])
+    weight = (1 / np.bincount(labels))[labels]
+    space = Space.fit(features, labels)
+    mapped, rivals = space.map(features), np.zeros(len(labels), np.float32)
+    half = np.arange(len(labels)) % 2 == 0
+    scores = np.empty(len(labels), np.float32)
+    for seen in (half, ~half):
+        weights, bias = regress_against(mapped[seen], labels[seen], weight[seen], rivals[seen])
+        scores[~seen] = mapped[~seen] @ weights + bias
+    weights, bias = regress_against(mapped, labels, weight, rivals)
+    row, intercept = space.rows(weights[None], np.array([bias], np.float32))
+    margin = max(0.0, float(np.quantile(scores[: len(general)], 1 - rate)))
+    return _Part(row[0], float(intercept[0]), margin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ QUESTIONS = ("start", "pending", "turn")
 
 A later hand-over needs both `pending`, remembered from the first token, and `turn`.
 """
+START = QUESTIONS.index("start")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,27 +37,51 @@ class HeadRow:
     Attributes:
         weights: `[3, features]` float32 (`router/features.py`).
         bias: `[3]` float32; -inf where the answer is always no.
+        margin: `[3]` float32: the thresholds in the biases; scores + margin are log-odds against
+            "no".
     """
 
     weights: Floats
     bias: Floats
+    margin: Floats
 
     def to_bytes(self) -> bytes:
-        """Little-endian float32: the weights, then the biases."""
-        data: bytes = np.concatenate([self.weights.ravel(), self.bias]).astype("<f4").tobytes()
+        """Little-endian float32: the weights, the biases, the margins."""
+        parts = [self.weights.ravel(), self.bias, self.margin]
+        data: bytes = np.concatenate(parts).astype("<f4").tobytes()
         return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> HeadRow:
         values = np.frombuffer(data, dtype="<f4").astype(np.float32)
         count = len(QUESTIONS)
-        return cls(values[:-count].reshape(count, -1), values[-count:])
+        weights, bias, margin = np.split(values, [-2 * count, -count])
+        return cls(weights.reshape(count, -1), bias, margin)
+
+    def with_start(self, weights: Floats, bias: float, margin: float) -> HeadRow:
+        """The same row with another answer to where answers begin."""
+        row = HeadRow(self.weights.copy(), self.bias.copy(), self.margin.copy())
+        row.weights[START], row.bias[START], row.margin[START] = weights, bias, margin
+        return row
 
     def scores(self, question: str, hidden: Floats) -> Floats:
         """Log-odds `[n]` of one of QUESTIONS for features `[n, features]`."""
         index = QUESTIONS.index(question)
         scores: Floats = hidden @ self.weights[index] + self.bias[index]
         return scores
+
+
+def chances(scores: Mapping[str, tuple[HeadRow, float]], question: str) -> dict[str, float]:
+    """The probability of each expert, from its row and its score for one of QUESTIONS.
+
+    Only one expert can begin an answer: at the start they share what "no expert" leaves.
+    """
+    index = QUESTIONS.index(question)
+    odds = {name: math.exp(min(60.0, s + row.margin[index])) for name, (row, s) in scores.items()}
+    rest = 1 + sum(odds.values())
+    if question == "start":
+        return {name: own / rest for name, own in odds.items()}
+    return {name: own / (1 + own) for name, own in odds.items()}
 
 
 @dataclass(frozen=True)

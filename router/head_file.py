@@ -11,12 +11,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from router.head import QUESTIONS, UNUSED, HeadRow, build_head
+from router.head import QUESTIONS, START, UNUSED, HeadRow, build_head
 from router.joint import JointFit
 from router.vocabulary import DEFAULT_SLOTS
 
 KEY = "trivium_head"
-START = QUESTIONS.index("start")
 
 
 class HeadFileError(ValueError):
@@ -51,7 +50,7 @@ def write_head(path: Path, fit: JointFit, facts: HeadFacts) -> None:
         weights = np.zeros((len(QUESTIONS), size), np.float32)
         bias = np.full(len(QUESTIONS), UNUSED, np.float32)
         weights[START], bias[START] = fit.weights[slot], fit.bias[slot]
-        rows[slot] = HeadRow(weights, bias)
+        rows[slot] = HeadRow(weights, bias, np.full(len(QUESTIONS), fit.margin, np.float32))
     head = build_head(rows, max(DEFAULT_SLOTS, count), size)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(head.tensors(), path, metadata={KEY: json.dumps(asdict(facts))})

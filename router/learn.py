@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from router.background import general_queries, two_part_questions
+from router.background import joined
 from router.encode import Encoder, Messages
-from router.fit import Evidence, fit_row
+from router.fit import Evidence, Hints, Rivals, fit_row
+from router.general import General, encode_general
 from router.head import Floats, HeadRow
-from router.meta_client import Written
-from router.sentences import sentence_ends
-from router.shipped import shipped_evidence
+from router.joint import Training, fit_joint
+from router.shipped import shipped_general
+from router.topics import shifts_from, topic_questions
+from router.views import last_query, views, with_query
 
-ANSWER_TOKENS = 32
-"""How far general and two-part answers are followed."""
-GENERAL_PAIRS = 100
-TWO_PART = 60
-"""Two-part questions made from the examples; of the first FOLLOWED the answer is followed."""
-FOLLOWED = 24
+TWO_PART = 12
+"""Two-part questions made from the examples."""
 MAX_EXAMPLES = 400
 """More example queries than this no longer change the row; the first ones are taken."""
+MAX_RIVAL_EXAMPLES = 50
+"""Of each other expert, evenly spaced."""
 HELD_OUT = 0.2
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Other:
+    """Another expert: its queries, and its row, if it has one for this meta LLM."""
+
+    examples: Sequence[Messages]
+    row: HeadRow | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,26 +48,60 @@ class Learned:
 
 async def learn_row(
     encoder: Encoder,
+    name: str,
     examples: Sequence[Messages],
-    others: Sequence[Messages],
+    others: Sequence[Other],
     say: Progress = lambda text: None,
 ) -> Learned:
-    """Fit the row of an expert.
+    """Fit the row of the expert `name`.
 
     `examples` are its queries up to where the answer begins; one that ends in an assistant's
-    turn is a place inside an answer. `others` are the other experts' queries. Raises MetaError.
+    turn is a place inside an answer. Raises MetaError.
     """
     seen, held_out = split(list(examples)[:MAX_EXAMPLES])
-    general = await encode_general(encoder, say)
-    say("encoding the example queries")
-    own = await _encode_own(encoder, seen)
-    say("encoding two-part questions")
-    two_part = await _encode_two_part(encoder, seen)
-    say("encoding the other experts' queries")
-    rest = await _encode_own(encoder, others)
+    general = shipped_general(encoder.fingerprint) or await encode_general(encoder, say)
+    prompts = _Prompts.of(name, seen, others, general.openings)
+    states = await prompts.encode(encoder, say)
     say("fitting the row")
-    row = await asyncio.to_thread(fit_row, own, two_part, rest, general)
+    rows = [other.row for other in others if other.row is not None]
+    row = await asyncio.to_thread(_fit, prompts, states, rows, general)
     return Learned(row, tuple(held_out))
+
+
+async def learn_together(
+    encoder: Encoder,
+    experts: Mapping[str, Sequence[Messages]],
+    rows: Mapping[str, HeadRow],
+    say: Progress = lambda text: None,
+) -> dict[str, Learned]:
+    """Fit where answers begin for all experts at once (`router/joint.py`); the rest of their
+    `rows` stays. Raises MetaError."""
+    general = shipped_general(encoder.fingerprint) or await encode_general(encoder, say)
+    parts = {name: split(list(examples)[:MAX_EXAMPLES]) for name, examples in experts.items()}
+    prompts = [_Prompts.of(name, seen, (), ()) for name, (seen, _) in parts.items()]
+    states = [await own.encode(encoder, say) for own in prompts]
+    say("fitting all rows")
+    fit = await asyncio.to_thread(fit_joint, _training(prompts, states, general))
+    learned = {}
+    for place, (name, (_, held_out)) in enumerate(parts.items()):
+        row = rows[name].with_start(fit.weights[place], float(fit.bias[place]), fit.margin)
+        learned[name] = Learned(row, tuple(held_out))
+    return learned
+
+
+def _training(prompts: Sequence[_Prompts], states: Sequence[_States], general: General) -> Training:
+    """What stands for "no expert" are the near misses that Trivium ships."""
+    counts = [len(own.begins) for own in states]
+    starts = np.cumsum([0, *counts])
+    view_of = [np.array(own.view_of, np.int64) for own in prompts]
+    return Training(
+        features=np.concatenate([*(own.begins for own in states), general.near]),
+        labels=np.repeat([*range(1, len(counts) + 1), 0], [*counts, len(general.near)]),
+        views=np.concatenate([own.views for own in states]),
+        view_of=np.concatenate([of + start for of, start in zip(view_of, starts, strict=False)]),
+        shifts=np.stack([shifts_from(own.topics, general.subjects) for own in states]),
+        general=general.start,
+    )
 
 
 def split(examples: list[Messages]) -> tuple[list[Messages], list[Messages]]:
@@ -75,61 +118,114 @@ def split(examples: list[Messages]) -> tuple[list[Messages], list[Messages]]:
     return seen + begun, whole[step - 1 :: step]
 
 
-async def encode_general(encoder: Encoder, say: Progress = lambda text: None) -> Evidence:
-    """General traffic: where answers begin, and the ends of their sentences.
+@dataclass(frozen=True, eq=False)
+class _States:
+    """The features of a _Prompts' prompts, kind by kind, each `[n, features]`."""
 
-    Trivium ships it for the default meta LLM; another one encodes it once.
+    begins: Floats
+    inside: Floats
+    views: Floats
+    topics: Floats
+    asked: Floats
+    continued: Floats
+    rivals: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class _Prompts:
+    """What is encoded for one expert.
+
+    Attributes:
+        begins: its queries.
+        inside: places inside answers where it should carry on.
+        views: second views of its queries; `view_of` says of which.
+        topics: questions that name it.
+        asked: two-part questions: at the start it is not its turn yet,
+        continued: and after the first part of the meta LLM's answer it is.
+        rivals: the other experts' queries; `owner` says whose.
     """
-    if (known := shipped_evidence(encoder.fingerprint)) is not None:
-        return known
-    queries = list(general_queries())
-    pairs = two_part_questions(queries, GENERAL_PAIRS, seed=1)
-    prompts = [_ask(query) for query in queries + pairs]
-    total = len(prompts)
-    written = await encoder.encode(
-        prompts, ANSWER_TOKENS, lambda done: say(f"encoding general queries {done}/{total}")
+
+    begins: list[Messages]
+    inside: list[Messages]
+    views: list[Messages]
+    topics: list[Messages]
+    asked: list[Messages]
+    continued: list[Messages]
+    rivals: list[Messages]
+    view_of: list[int] = field(default_factory=list)
+    owner: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        seen: Sequence[Messages],
+        others: Sequence[Other],
+        openings: Sequence[tuple[str, str]],
+    ) -> _Prompts:
+        begins = [example for example in seen if example[-1]["role"] != "assistant"]
+        inside = [example for example in seen if example[-1]["role"] == "assistant"]
+        found = views([last_query(example) for example in begins])
+        view_of = [number for number, view in enumerate(found) if view is not None]
+        asked, continued = _two_part(begins, openings)
+        rivals = [(number, e) for number, other in enumerate(others) for e in _some(other.examples)]
+        return cls(
+            begins=begins,
+            inside=inside,
+            views=[with_query(begins[number], found[number] or "") for number in view_of],
+            topics=[_ask(question) for question in topic_questions(name)],
+            asked=asked + [example[:-1] for example in inside if len(example) > 1],
+            continued=continued,
+            rivals=[example for _, example in rivals],
+            view_of=view_of,
+            owner=[number for number, _ in rivals],
+        )
+
+    async def encode(self, encoder: Encoder, say: Progress) -> _States:
+        kinds = [self.begins, self.inside, self.views, self.topics, self.asked]
+        kinds += [self.continued, self.rivals]
+        prompts = [prompt for kind in kinds for prompt in kind]
+        total = len(prompts)
+        states = await encoder.states(prompts, lambda done: say(f"encoding queries {done}/{total}"))
+        return _States(*np.split(states, np.cumsum([len(kind) for kind in kinds])[:-1]))
+
+
+def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: General) -> HeadRow:
+    return fit_row(
+        own=Evidence(states.begins, states.inside),
+        hints=Hints(
+            states.views,
+            np.array(prompts.view_of, np.int64),
+            shifts_from(states.topics, general.subjects),
+        ),
+        two_part=Evidence(states.asked, states.continued),
+        rivals=Rivals(states.rivals, np.array(prompts.owner, np.int64)),
+        rows=rows,
+        general=Evidence(general.start, general.ends),
+        near=general.near,
     )
-    return _evidence(encoder, written)
 
 
-async def _encode_own(encoder: Encoder, prompts: Sequence[Messages]) -> Evidence:
-    """An expert's queries. A prompt that ends inside an answer is a place to carry on."""
-    inside = [prompt for prompt in prompts if prompt[-1]["role"] == "assistant"]
-    begins = [prompt for prompt in prompts if prompt[-1]["role"] != "assistant"]
-    starts, places = await encoder.encode(begins, 1), await encoder.encode(inside, 1)
-    return Evidence(_first_states(encoder, starts), _first_states(encoder, places))
+def _two_part(
+    begins: Sequence[Messages], openings: Sequence[tuple[str, str]]
+) -> tuple[list[Messages], list[Messages]]:
+    """A general question first, then one of the expert's; and the same when the meta LLM has
+    answered the first part, as it answers it alone."""
+    rng = random.Random(2)
+    own = [e[0]["content"] for e in begins if len(e) == 1 and e[0]["role"] == "user"]
+    if not own or not openings:
+        return [], []
+    asked, continued = [], []
+    for first, opening in rng.sample(openings, min(TWO_PART, len(openings))):
+        question = _ask(joined(first, rng.choice(own), rng))
+        asked.append(question)
+        continued.append([*question, {"role": "assistant", "content": opening}])
+    return asked, continued
 
 
-async def _encode_two_part(encoder: Encoder, seen: list[Messages]) -> Evidence:
-    """A general question first, then one of the expert's: at the start it is not its turn yet,
-    after a sentence of the meta's answer it is."""
-    queries = [p[0]["content"] for p in seen if len(p) == 1 and p[0]["role"] == "user"]
-    questions = two_part_questions(queries, TWO_PART, seed=2) if queries else []
-    followed = questions[:FOLLOWED]
-    answers = await encoder.encode([_ask(question) for question in followed], ANSWER_TOKENS)
-    others = await encoder.encode([_ask(question) for question in questions[FOLLOWED:]], 1)
-    begun = [p[:-1] for p in seen if p[-1]["role"] == "assistant" and len(p) > 1]
-    starts = await encoder.encode(begun, 1)
-    evidence = _evidence(encoder, answers)
-    return Evidence(
-        np.concatenate([evidence.start, _first_states(encoder, [*others, *starts])]),
-        evidence.ends,
-    )
-
-
-def _evidence(encoder: Encoder, written: Sequence[Written]) -> Evidence:
-    """First states, and the states at ends of sentences, of whole answers."""
-    ends = [w.states[sentence_ends(w.tokens)] for w in written]
-    return Evidence(_first_states(encoder, written), _stack(encoder, ends))
-
-
-def _first_states(encoder: Encoder, written: Sequence[Written]) -> Floats:
-    return _stack(encoder, [w.states[:1] for w in written])
-
-
-def _stack(encoder: Encoder, parts: Sequence[Floats]) -> Floats:
-    """`[n, hidden]`, also of no parts at all."""
-    return np.concatenate([np.empty((0, encoder.hidden_size), np.float32), *parts])
+def _some(examples: Sequence[Messages]) -> list[Messages]:
+    whole = [example for example in examples if example[-1]["role"] != "assistant"]
+    return whole[:: max(1, -(-len(whole) // MAX_RIVAL_EXAMPLES))]
 
 
 def _ask(query: str) -> Messages:

@@ -81,16 +81,34 @@ class MetaClient:
                 "continue_final_message": continued,
             },
         )
-        captured = (await self._call("POST", "/trivium/captures", {"keys": [key]}))[0]
-        states = np.frombuffer(base64.b64decode(captured["data"]), dtype="<f4")
-        states = states.reshape(len(captured["positions"]), -1)
+        _, states = await self._captured(key)
         content = answer["choices"][0]["logprobs"]["content"]
         return Written(tuple(item["token"] for item in content), states[: len(content)])
+
+    async def decisions(self, key: str) -> dict[int, Floats]:
+        """Log-odds `[slots]` (-inf: not allowed) that decided a request whose `trivium_explain`
+        was `key`, by how many tokens had been written: at 0, and where it was handed over.
+        Raises MetaError."""
+        positions, rows = await self._captured(key)
+        return dict(zip(positions, rows, strict=True))
+
+    async def _captured(self, key: str) -> tuple[list[int], Floats]:
+        captured = (await self._call("POST", "/trivium/captures", {"keys": [key]}))[0]
+        positions = captured["positions"]
+        rows = np.frombuffer(base64.b64decode(captured["data"]), dtype="<f4")
+        return positions, rows.reshape(len(positions), -1 if positions else 0)
 
     async def routed_to(
         self, messages: Sequence[dict[str, str]], token_ids: Sequence[int]
     ) -> int | None:
         """The expert token the meta emits at once for `messages`, if any. Raises MetaError."""
+        return (await self.handed_over(messages, token_ids, 1))[0]
+
+    async def handed_over(
+        self, messages: Sequence[dict[str, str]], token_ids: Sequence[int], tokens: int
+    ) -> tuple[int | None, int]:
+        """The expert token the meta emits within `tokens` tokens for `messages`, if any, and how
+        many tokens it writes before. Raises MetaError."""
         continued = messages[-1]["role"] == "assistant"
         answer = await self._call(
             "POST",
@@ -98,7 +116,7 @@ class MetaClient:
             {
                 "model": self._model,
                 "messages": list(messages),
-                "max_tokens": 1,
+                "max_tokens": tokens,
                 "temperature": 0,
                 "stop_token_ids": list(token_ids),
                 "vllm_xargs": {"trivium_experts": list(token_ids)},
@@ -106,8 +124,10 @@ class MetaClient:
                 "continue_final_message": continued,
             },
         )
-        reason = answer["choices"][0].get("stop_reason")
-        return reason if isinstance(reason, int) and reason in token_ids else None
+        reason, written = answer["choices"][0].get("stop_reason"), answer["usage"]
+        if isinstance(reason, int) and reason in token_ids:
+            return reason, written["completion_tokens"] - 1
+        return None, written["completion_tokens"]
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
         url = self._base + path

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from router.encode import Messages
-from router.features import feature_fingerprint, feature_layers, feature_size
+from router.features import Features
 from router.head import Floats
 
 BATCH_TOKENS = 2048
@@ -35,12 +35,10 @@ class OfflineEncoder:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise OfflineError(f"{folder} is not a checkpoint folder: {error}") from None
-        layout = config.get("expert_tokens") or _layout(
-            folder, int(config.get("num_hidden_layers", 0))
-        )
-        self._layers = tuple(layout.get("layers", ()))
-        self.fingerprint = feature_fingerprint(layout)
-        self.size = feature_size(int(config["hidden_size"]), self._layers)
+        layout = config.get("expert_tokens") or {"fingerprint": _fingerprint(folder)}
+        self.features = Features.of(config)
+        self.fingerprint = self.features.fingerprint(layout["fingerprint"])
+        self.size = self.features.size
         self._cache = cache / f"{self.fingerprint}-offline"
         self._first_id = int(layout.get("first_id", config["vocab_size"]))
         self._model: Any = None
@@ -62,7 +60,7 @@ class OfflineEncoder:
             self._load()
         done = 0
         for batch in self._batches(list(new.items())):
-            for (path, _), features in zip(batch, self._features(batch), strict=True):
+            for (path, _), features in zip(batch, self._encode(batch), strict=True):
                 _save(path, features)
             done += len(batch)
             progress(done, len(new))
@@ -118,37 +116,35 @@ class OfflineEncoder:
             yield batch
 
     @torch.inference_mode()
-    def _features(self, batch: list[tuple[Path, list[int]]]) -> Floats:
+    def _encode(self, batch: list[tuple[Path, list[int]]]) -> Floats:
         """`[len(batch), size]`. Padded on the right: causal attention never sees it."""
         device = self._model.device
         last = [len(ids) - 1 for _, ids in batch]
         tokens = torch.zeros(len(batch), max(last) + 1, dtype=torch.long)
         for row, (_, ids) in enumerate(batch):
             tokens[row, : len(ids)] = torch.tensor(ids)
-        rows = torch.arange(len(batch))
-        caught: dict[int, torch.Tensor] = {}
-        hooks = [
-            self._model.model.layers[number - 1].register_forward_hook(
-                lambda module, given, out, number=number: caught.__setitem__(
-                    number, (out[0] if isinstance(out, tuple) else out)[rows, last]
-                )
-            )
-            for number in self._layers
-        ]
+        rows, layers = torch.arange(len(batch)), self._model.model.layers
+        seen: dict[int, torch.Tensor] = {}
+
+        def keep(module: Any, given: Any, output: Any) -> None:
+            seen[id(module)] = (output[0] if isinstance(output, tuple) else output)[rows, last]
+
+        early = [layers[number - 1] for number in self.features.layers]
+        hooks = [layer.register_forward_hook(keep) for layer in early]
         try:
             states = self._model.model(tokens.to(device), use_cache=False).last_hidden_state
         finally:
             for hook in hooks:
                 hook.remove()
-        parts = [states[rows, last], *(caught[number] for number in self._layers)]
+        parts = [states[rows, last], *(seen[id(layer)] for layer in early)]
         features: Floats = torch.cat([part.float().cpu() for part in parts], dim=-1).numpy()
         return features
 
 
-def _layout(folder: Path, layers: int) -> dict[str, Any]:
+def _fingerprint(folder: Path) -> str:
     from router.expand import fingerprint
 
-    return {"fingerprint": fingerprint(folder), "layers": feature_layers(layers)}
+    return fingerprint(folder)
 
 
 def _key(prompt: Messages) -> str:

@@ -5,37 +5,49 @@ not encode it. `python -m router.shipped URL` makes the file anew from a running
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load, save
+from safetensors import safe_open
+from safetensors.numpy import save
 
-from router.fit import Evidence
+from router.general import General, encode_general
 
 MAX_ENDS = 400
 """Sentence ends that are kept, evenly spaced."""
+OPENINGS = "openings"
 
 
-def shipped_evidence(fingerprint: str) -> Evidence | None:
+def shipped_general(fingerprint: str) -> General | None:
     """General traffic as the meta LLM with this fingerprint sees it, or None if not shipped."""
     path = files("router") / "data" / _name(fingerprint)
-    if not path.is_file():
-        return None
-    tensors = load(path.read_bytes())
-    return Evidence(tensors["start"].astype(np.float32), tensors["ends"].astype(np.float32))
+    return unpack(Path(str(path))) if path.is_file() else None
 
 
-def pack(evidence: Evidence) -> bytes:
-    """As a safetensors file: `start` and `ends`, float16."""
-    ends = evidence.ends
-    step = max(1, -(-len(ends) // MAX_ENDS))
-    data: bytes = save(
-        {"start": evidence.start.astype(np.float16), "ends": ends[::step].astype(np.float16)}
-    )
+def pack(general: General) -> bytes:
+    """As a safetensors file: the states as float16, the openings in the metadata."""
+    step = max(1, -(-len(general.ends) // MAX_ENDS))
+    tensors = {
+        "start": general.start,
+        "near": general.near,
+        "ends": general.ends[::step],
+        "subjects": general.subjects,
+    }
+    halves = {name: states.astype(np.float16) for name, states in tensors.items()}
+    data: bytes = save(halves, metadata={OPENINGS: json.dumps(general.openings)})
     return data
+
+
+def unpack(path: Path) -> General:
+    """What `pack` wrote."""
+    with safe_open(path, framework="numpy") as file:
+        states = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+        openings = json.loads(file.metadata()[OPENINGS])
+    return General(**states, openings=tuple((query, opening) for query, opening in openings))
 
 
 def _name(fingerprint: str) -> str:
@@ -46,18 +58,16 @@ async def _make(url: str, folder: Path) -> Path:
     import aiohttp
 
     from router.encode import Encoder
-    from router.learn import encode_general
     from router.meta_client import MetaClient
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
         client = MetaClient(session, url, "meta")
         info = await client.info()
-        path = folder / _name(info.fingerprint)
-        path.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory() as cache:
             encoder = Encoder(client, info, Path(cache))
-            evidence = await encode_general(encoder, lambda text: print(text, end="\r"))
-    path.write_bytes(pack(evidence))
+            general = await encode_general(encoder, lambda text: print(text, end="\r"))
+    path = folder / _name(info.fingerprint)
+    path.write_bytes(pack(general))
     return path
 
 

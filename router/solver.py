@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky, solve_triangular  # type: ignore[import-untyped]
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+from scipy.special import expit  # type: ignore[import-untyped]
 
 from router.head import Floats
 
@@ -82,6 +84,29 @@ def regress(features: Floats, labels: Labels, weight: Floats) -> tuple[Floats, F
     weights = model.coef_[1:] - model.coef_[:1]
     bias = model.intercept_[1:] - model.intercept_[0]
     return weights.astype(np.float32), bias.astype(np.float32)
+
+
+def regress_against(
+    features: Floats, labels: Labels, weight: Floats, rivals: Floats
+) -> tuple[Floats, float]:
+    """Logistic regression of one class beside others whose scores are given: weights `[d]`, bias.
+
+    P(1) = e^s / (e^s + e^rivals), with s = features·weights + bias. `features` `[n, d]` of a
+    Space; `labels` `[n]`, 0 or 1; `weight` `[n]`; `rivals` `[n]`, the others' log Σ e^score.
+    """
+    features = features.astype(np.float64)  # once, and not at every product with a float64 vector
+    sign, weight = 2.0 * labels - 1, STRENGTH * weight * (len(weight) / weight.sum())
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        margins = sign * (features @ parameters[:-1] + parameters[-1] - rivals)
+        pull = -weight * sign * expit(-margins)
+        slope = np.append(features.T @ pull + parameters[:-1], pull.sum())
+        cost = weight @ np.logaddexp(0, -margins) + 0.5 * parameters[:-1] @ parameters[:-1]
+        return float(cost), slope
+
+    start = np.zeros(features.shape[1] + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
+    return found[:-1].astype(np.float32), float(found[-1])
 
 
 def _means(features: Floats, groups: Labels) -> Floats:

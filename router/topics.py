@@ -41,6 +41,13 @@ def common_questions() -> list[list[str]]:
     return [topic_questions(subject) for subject in _SUBJECTS.split("|")]
 
 
+def shifts_from(named: Floats, subjects: Floats) -> Floats:
+    """What one subject changes, from the states of its questions `[questions, features]`, and
+    their mean over the common subjects."""
+    count = len(_SUBJECTS.split("|"))
+    return (named - subjects) * np.float32(count / (count + 1))
+
+
 def topic_shifts(named: Floats, common: Floats) -> Floats:
     """What each subject changes.
 

@@ -13,7 +13,7 @@ from router.encode import Messages
 from router.head import Floats
 from router.joint import Training
 from router.topics import common_questions, topic_questions, topic_shifts
-from router.views import views
+from router.views import views, with_query
 
 MIN_QUERIES = 2
 """Of each expert, and of none; fewer cannot be checked on unseen ones."""
@@ -58,7 +58,7 @@ def encode_training(queries: Sequence[Query], encoder: Encodes, progress: Progre
     subjects = [topic_questions(name) for name in experts] + common_questions()
     parts = [
         [query.messages for query in queries],
-        [_view(queries[number], found[number] or "") for number in view_of],
+        [with_query(queries[number].messages, found[number] or "") for number in view_of],
         [_ask(question) for subject in subjects for question in subject],
         [_ask(query) for query in general_queries()],
     ]
@@ -73,15 +73,6 @@ def encode_training(queries: Sequence[Query], encoder: Encodes, progress: Progre
         shifts=topic_shifts(topics[: len(experts)], topics[len(experts) :]),
         general=general,
     )
-
-
-def _view(query: Query, text: str) -> Messages:
-    """The conversation of `query` with `text` as its last user turn."""
-    last = max(i for i, turn in enumerate(query.messages) if turn["role"] == "user")
-    return [
-        {"role": turn["role"], "content": text} if i == last else turn
-        for i, turn in enumerate(query.messages)
-    ]
 
 
 def _ask(text: str) -> Messages:

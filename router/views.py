@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from router.encode import Messages
+
 MIN_WORDS = 4
 VIEW_WEIGHT = 0.5
 """Weight of a view, where the whole query has 1."""
@@ -19,6 +21,20 @@ def views(queries: Sequence[str]) -> list[str | None]:
     """For each query its first line that no other query has, or None if that is all of it."""
     seen = Counter(line for query in queries for line in set(_lines(query)))
     return [_first(query, seen) for query in queries]
+
+
+def last_query(messages: Messages) -> str:
+    """The last user turn; "" if there is none."""
+    return next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+
+
+def with_query(messages: Messages, text: str) -> Messages:
+    """The conversation with `text` as its last user turn."""
+    last = max(i for i, turn in enumerate(messages) if turn["role"] == "user")
+    return [
+        {"role": turn["role"], "content": text} if i == last else turn
+        for i, turn in enumerate(messages)
+    ]
 
 
 def _first(query: str, seen: Counter[str]) -> str | None:

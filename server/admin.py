@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from experts.manifest import ManifestError, load_manifest, parse_manifest
 from experts.registry import RegisteredExpert, Registry, UnknownExpert
-from server.errors import BadRequest, NotFound
+from server.admission import Admission
+from server.errors import NotFound
 from server.fleet import Fleet
 from server.registration import Progress, Registrar
 
@@ -53,20 +52,16 @@ class ExpertList(BaseModel):
 class Admin:
     """What the admin routes need; `app.state.admin` holds it."""
 
-    def __init__(self, registry: Registry, registrar: Registrar, fleet: Fleet) -> None:
+    def __init__(
+        self, registry: Registry, registrar: Registrar, fleet: Fleet, admission: Admission
+    ) -> None:
         self.registry, self.registrar, self.fleet = registry, registrar, fleet
+        self._admission = admission
 
-    def start(self, raw: dict[str, Any]) -> tuple[str, asyncio.Task[RegisteredExpert]]:
-        """Validate a manifest and begin its registration. Raises BadRequest, Conflict or
-        NotReady."""
-        try:
-            manifest = (
-                load_manifest(Path(str(raw["path"])).expanduser())
-                if set(raw) == {"path"}
-                else parse_manifest(raw, base=Path.cwd())
-            )
-        except ManifestError as error:
-            raise BadRequest(str(error)) from None
+    async def start(self, raw: dict[str, Any]) -> tuple[str, asyncio.Task[RegisteredExpert]]:
+        """Validate a manifest and begin its registration. Raises BadRequest, Forbidden,
+        Unprocessable, Conflict or NotReady."""
+        manifest = await self._admission.admit(raw)
         self.fleet.meta()
         return manifest.name, self.registrar.start(manifest)
 
@@ -127,6 +122,7 @@ def admin_router() -> APIRouter:
     router = APIRouter(prefix="/v1/experts", tags=["experts"])
     router.add_api_route("", add, methods=["POST"], status_code=201, response_model=ExpertView)
     router.add_api_route("", list_experts, methods=["GET"])
+    router.add_api_route("/refit", refit, methods=["POST"])
     router.add_api_route("/{name}", show, methods=["GET"])
     router.add_api_route("/{name}", remove, methods=["DELETE"], status_code=204)
     return router
@@ -139,11 +135,26 @@ async def add(manifest: dict[str, Any], request: Request, wait: bool = True) -> 
     `GET /v1/experts/{name}` tells how far it is.
     """
     admin = _admin(request)
-    name, task = admin.start(manifest)
+    request.state.object = str(manifest.get("name") or manifest.get("path"))  # for the audit log
+    name, task = await admin.start(manifest)
     if not wait:
         return JSONResponse(admin.view(name).model_dump(mode="json"), status_code=202)
     await asyncio.shield(task)  # a client that goes away does not undo a registration
     return admin.view(name)
+
+
+class Accuracies(BaseModel):
+    """Shares of an expert's held-out examples that were routed to it; null without any."""
+
+    before: float | None
+    after: float | None
+
+
+async def refit(request: Request) -> dict[str, Accuracies]:
+    """Fit all experts' tokens together. Answers with what became of each; if one of them does
+    not pass its check, nothing changes (422)."""
+    found = await _admin(request).registrar.refit()
+    return {name: Accuracies(before=b, after=a) for name, (b, a) in found.items()}
 
 
 async def list_experts(request: Request) -> ExpertList:

@@ -10,11 +10,13 @@ from typing import Any, Protocol
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from server.auth import is_stranger
 from server.dispatch import Dispatcher
 from server.encode import Answer, fold, sse
 from server.errors import BadRequest, NotReady, UnknownModel
 from server.events import Event
 from server.legs import AUTO, META
+from server.limits import metered
 from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
 from server.snapshot import Endpoint, SnapshotHolder
 from server.wire import EventStream, json_response, until_disconnect
@@ -76,7 +78,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     """An answer that one or several models write, streamed or in one piece."""
     services = _services(request)
     _check_names(body, services)
-    events, answer = services.dispatcher.run(body), Answer.to(body)
+    events, answer = metered(request.scope, services.dispatcher.run(body)), Answer.to(body)
     if not body.stream:
         async with aclosing(events):
             whole = await until_disconnect(request.receive, fold(events, answer))
@@ -158,14 +160,13 @@ def _models(services: Services) -> dict[str, Model]:
 
 
 async def health(request: Request) -> Response:
-    """200 as soon as the meta LLM can answer, 503 before; and the state of every model."""
+    """200 as soon as the meta LLM can answer, 503 before; and the state of every model, which
+    tells of paths and faults and so is not for strangers."""
     services = _services(request)
     up, states = services.snapshots.current.meta is not None, services.status.health()
-    body: dict[str, Any] = {
-        "status": "ok" if up else "starting",
-        "meta": states.meta,
-        "experts": dict(states.experts),
-    }
+    body: dict[str, Any] = {"status": "ok" if up else "starting"}
+    if not is_stranger(request.scope):
+        body |= {"meta": states.meta, "experts": dict(states.experts)}
     return json_response(body) if up else json_response(body, 503, {"Retry-After": "5"})
 
 

@@ -13,15 +13,22 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from experts.registry import Registry
+from server.addresses import Addresses
 from server.admin import Admin, admin_router
+from server.admission import Admission
 from server.api import Health, Services, api_router
+from server.audit import AuditLog
 from server.dispatch import Dispatcher
 from server.fleet import Fleet
+from server.guard import install_guard
+from server.keyring import Keyring
+from server.keys import KeyStore
 from server.registration import Progress, Registrar
 from server.settings import Settings
 from server.snapshot import SnapshotHolder
 from server.starters import register_starters
 from server.upstream import Upstream, worker_session
+from server.web import web_router
 from server.wire import install_edge
 from server.workers import WorkerStatus
 
@@ -52,36 +59,63 @@ def create_app(
 ) -> FastAPI:
     """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if
     `settings.meta_url` names a meta worker that runs elsewhere."""
-    watcher = watcher or Watcher()
+    watcher, keyring = watcher or Watcher(), Keyring()
+    audit = AuditLog(settings.audit_log)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(app, settings, meta_checkpoint, watcher):
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        async with (
+            _following(settings, keyring),
+            _running(app, settings, meta_checkpoint, watcher, audit),
+        ):
             yield
 
     app = FastAPI(title="Trivium", version=version("trivium"), lifespan=lifespan)
+    install_guard(app, settings, keyring, audit)
     install_edge(app)
     app.include_router(api_router())
     app.include_router(admin_router())
+    app.include_router(web_router())
     return app
 
 
 @contextlib.asynccontextmanager
+async def _following(settings: Settings, keyring: Keyring) -> AsyncIterator[None]:
+    """The keyring in step with the database, where keys are asked for."""
+    if not settings.keys_required:
+        yield
+        return
+    store = KeyStore(settings.database)
+    try:
+        async with keyring.following(store):
+            yield
+    finally:
+        store.close()
+
+
+@contextlib.asynccontextmanager
 async def _running(
-    app: FastAPI, settings: Settings, meta_checkpoint: Path | None, watcher: Watcher
+    app: FastAPI,
+    settings: Settings,
+    meta_checkpoint: Path | None,
+    watcher: Watcher,
+    audit: AuditLog,
 ) -> AsyncIterator[None]:
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
     registry = Registry(settings.database)
     snapshots = SnapshotHolder()
-    async with worker_session() as session:
+    addresses = Addresses(settings.worker_networks, own_url=settings.meta_url)
+    async with worker_session(addresses) as session:
         upstream = Upstream(session)
         fleet = Fleet(settings, session, snapshots, watcher.worker)
         registrar = Registrar(registry, fleet, upstream)
         registrar.subscribe(watcher.registration)
-        app.state.admin = Admin(registry, registrar, fleet)
+        registrar.subscribe(audit.registration)
+        admission = Admission(settings.model_folders, addresses)
+        app.state.admin = Admin(registry, registrar, fleet, admission)
         app.state.services = Services(
             snapshots=snapshots,
-            dispatcher=Dispatcher(snapshots, upstream),
+            dispatcher=Dispatcher(snapshots, upstream, explain=fleet.explain),
             status=_Status(fleet, registrar),
             version=version("trivium"),
             started=int(time.time()),

@@ -23,6 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 experts_app = typer.Typer(help="Add, list, show and remove experts.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="API keys of the server on this machine: make, list, rotate, revoke.",
+    no_args_is_help=True,
+)
 starter_app = typer.Typer(help="The experts that Trivium ships.", no_args_is_help=True)
 bench_app = typer.Typer(
     help="Measure this machine. Needs the source and `make install`.", no_args_is_help=True
@@ -31,6 +35,7 @@ router_app = typer.Typer(
     help="Fit expert tokens on labelled queries, and measure them.", no_args_is_help=True
 )
 app.add_typer(experts_app, name="experts")
+app.add_typer(keys_app, name="keys")
 app.add_typer(router_app, name="router")
 app.add_typer(starter_app, name="starter")
 app.add_typer(ternary_app, name="ternary")
@@ -60,6 +65,13 @@ def serve(
     starter_experts: Annotated[
         bool | None, typer.Option(help="Register the experts that Trivium ships.")
     ] = None,
+    keys: Annotated[
+        bool | None,
+        typer.Option(
+            help="Ask for API keys; default where other machines can reach the server. --no-keys:"
+            " a proxy in front sees to who may call."
+        ),
+    ] = None,
 ) -> None:
     """Start the workers and serve one model on http://127.0.0.1:8000."""
     from server.commands import serve as serve_command
@@ -70,6 +82,7 @@ def serve(
         "meta": meta,
         "meta_url": meta_url,
         "starter_experts": starter_experts,
+        "keys": {True: "on", False: "off", None: None}[keys],
     }
     serve_command.serve({key: value for key, value in given.items() if value is not None})
 
@@ -120,12 +133,67 @@ def experts_show(name: str, url: Url = DEFAULT_URL, as_json: Json = False) -> No
     experts_command.show(url, name, as_json)
 
 
+@experts_app.command("refit")
+def experts_refit(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Fit the tokens of all experts together, which tells them apart best."""
+    from server.commands import experts as experts_command
+
+    experts_command.refit(url, as_json)
+
+
 @experts_app.command("remove")
 def experts_remove(name: str, url: Url = DEFAULT_URL) -> None:
     """Remove an expert; answers it is writing are finished first."""
     from server.commands import experts as experts_command
 
     experts_command.remove(url, name)
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="Whose key it is, e.g. alice or chat-page.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="chat (the default), admin; may be given twice.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="When it ends, e.g. 90d or 12h.")] = None,
+    rpm: Annotated[int | None, typer.Option(min=1, help="Chat requests a minute.")] = None,
+    tpm: Annotated[
+        int | None, typer.Option(min=1, help="Tokens a minute, of prompts and answers.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an API key and show it, once."""
+    from server.commands import keys as keys_command
+
+    keys_command.create(name, scope or ["chat"], expires, rpm, tpm, as_json)
+
+
+@keys_app.command("list")
+def keys_list(as_json: Json = False) -> None:
+    """List the API keys; what they are is not kept, so it cannot be shown."""
+    from server.commands import keys as keys_command
+
+    keys_command.list_keys(as_json)
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    name: str,
+    grace: Annotated[str, typer.Option(help="How long the old one goes on counting.")] = "1h",
+    as_json: Json = False,
+) -> None:
+    """Replace an API key by a new one of the same name."""
+    from server.commands import keys as keys_command
+
+    keys_command.rotate(name, grace, as_json)
+
+
+@keys_app.command("revoke")
+def keys_revoke(name: str) -> None:
+    """Take an API key back; a running server notices within seconds."""
+    from server.commands import keys as keys_command
+
+    keys_command.revoke(name)
 
 
 @starter_app.command("evaluate")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from server.errors import UpstreamError
-from server.events import Event, Traced, WorkerEvent
+from server.events import Considered, Event, Traced, WorkerEvent
 from server.handoff import (
     Action,
     Done,
@@ -21,11 +22,15 @@ from server.handoff import (
 )
 from server.legs import Leg, make_plan, worker_body
 from server.schemas import ChatCompletionRequest
-from server.snapshot import SnapshotHolder
+from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import ChatUpstream
 
 QUEUED_EVENTS = 64
 """Events that wait for the client when several choices are merged; then the workers wait."""
+
+
+Explain = Callable[[str, Sequence[LiveExpert]], Awaitable[Mapping[str, float]]]
+"""The probabilities of experts in the request that the meta worker explains under a key."""
 
 
 class Dispatcher:
@@ -36,10 +41,12 @@ class Dispatcher:
         snapshots: SnapshotHolder,
         upstream: ChatUpstream,
         clock: Callable[[], float] = time.monotonic,
+        explain: Explain | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._upstream = upstream
         self._clock = clock
+        self._explain = explain
 
     async def run(self, request: ChatCompletionRequest) -> AsyncGenerator[Event, None]:
         """The events of the whole answer; closing the generator aborts every worker's request.
@@ -78,7 +85,9 @@ class Dispatcher:
         self, request: ChatCompletionRequest, leg: Leg
     ) -> AsyncGenerator[WorkerEvent | LegEnded | LegFailed, None]:
         """One worker's stream, its end or failure as a last event."""
-        body = worker_body(request, leg)
+        explain = self._explain if request.options.trace and leg.experts else None
+        key = None if explain is None else uuid.uuid4().hex
+        body = worker_body(request, leg, key)
         try:
             async with aclosing(self._upstream.stream_chat(leg.target.endpoint, body)) as events:
                 async for event in events:
@@ -86,6 +95,8 @@ class Dispatcher:
         except UpstreamError as error:
             yield LegFailed(error)
         else:
+            if explain is not None and key is not None:
+                yield Considered(await explain(key, leg.experts))
             yield LegEnded()
 
 

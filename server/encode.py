@@ -283,6 +283,8 @@ def _trace_segment(segment: Segment) -> TraceSegment:
         wire.decision = Decision(token_id=segment.token_id)
         if segment.probability is not None:
             wire.decision.probability = segment.probability
+    if segment.chances is not None:
+        wire.chances = dict(segment.chances)
     if segment.error is not None:
         wire.error = segment.error
     return wire

@@ -2,11 +2,18 @@
 
 TriviumError
 ├── BadRequest            400  the client asked for something that makes no sense
+├── Unauthorized          401  with WWW-Authenticate
+├── Forbidden             403
 ├── NotFound              404
 │   └── UnknownModel      404  model_not_found
+├── BodyTimeout           408
 ├── Conflict              409
+├── BodyTooLarge          413
 ├── Unprocessable         422
-├── NotReady              503  with Retry-After
+├── TryLater                   with Retry-After
+│   ├── RateLimited       429  rate_limit_exceeded
+│   ├── Busy              429  server_busy
+│   └── NotReady          503
 └── UpstreamError              a worker did not give a whole answer
     ├── UpstreamFailed    502  unreachable, 5xx, broken or cut stream
     ├── UpstreamTimeout   504
@@ -34,12 +41,28 @@ class BadRequest(TriviumError):
     """The request makes no sense as it stands."""
 
 
+class Unauthorized(TriviumError):
+    """The request carries no API key, or one that does not count."""
+
+
+class Forbidden(TriviumError):
+    """Who asks may not do this, or nobody may by this server's settings."""
+
+
 class NotFound(TriviumError):
     """What the request names does not exist."""
 
 
 class UnknownModel(NotFound):
     """No model of that name is served."""
+
+
+class BodyTimeout(TriviumError):
+    """The request's body did not come in time."""
+
+
+class BodyTooLarge(TriviumError):
+    """The request's body is larger than the server takes."""
 
 
 class Conflict(TriviumError):
@@ -50,12 +73,24 @@ class Unprocessable(TriviumError):
     """Well-formed, but it cannot be carried out, e.g. an expert that fails its probe."""
 
 
-class NotReady(TriviumError):
-    """The model is not up yet; the client should try again in `retry_after` seconds."""
+class TryLater(TriviumError):
+    """Not now; the client should try again in `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: int = 5, param: str | None = None) -> None:
         super().__init__(message, param=param)
         self.retry_after = retry_after
+
+
+class RateLimited(TryLater):
+    """The API key has used up its requests or tokens."""
+
+
+class Busy(TryLater):
+    """As many requests are in flight as the server takes."""
+
+
+class NotReady(TryLater):
+    """The model is not up yet."""
 
 
 class UpstreamError(TriviumError):
@@ -93,10 +128,16 @@ class HttpForm:
 
 HTTP_FORMS: Mapping[type[Exception], HttpForm] = {
     BadRequest: HttpForm(400, "invalid_request_error", None),
+    Unauthorized: HttpForm(401, "invalid_request_error", "invalid_api_key"),
+    Forbidden: HttpForm(403, "invalid_request_error", "permission_denied"),
     NotFound: HttpForm(404, "invalid_request_error", "not_found"),
     UnknownModel: HttpForm(404, "invalid_request_error", "model_not_found"),
+    BodyTimeout: HttpForm(408, "invalid_request_error", "request_timeout"),
     Conflict: HttpForm(409, "invalid_request_error", "conflict"),
+    BodyTooLarge: HttpForm(413, "invalid_request_error", "request_too_large"),
     Unprocessable: HttpForm(422, "invalid_request_error", "unprocessable"),
+    RateLimited: HttpForm(429, "rate_limit_error", "rate_limit_exceeded"),
+    Busy: HttpForm(429, "rate_limit_error", "server_busy"),
     NotReady: HttpForm(503, "service_unavailable_error", "not_ready"),
     UpstreamFailed: HttpForm(502, "upstream_error", "upstream_failed"),
     UpstreamTimeout: HttpForm(504, "upstream_error", "upstream_timeout"),
@@ -122,7 +163,11 @@ def http_status(error: Exception) -> int:
 
 def http_headers(error: Exception) -> dict[str, str]:
     """Headers that go with `error`."""
-    return {"Retry-After": str(error.retry_after)} if isinstance(error, NotReady) else {}
+    if isinstance(error, TryLater):
+        return {"Retry-After": str(error.retry_after)}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": 'Bearer realm="trivium"'}
+    return {}
 
 
 def error_body(error: Exception) -> dict[str, Any]:

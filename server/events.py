@@ -72,8 +72,8 @@ class Segment:
     """One leg of one choice: which model wrote which part of the answer, and when.
 
     `start` and `end` are characters of the choice's text; times are ms since the request began.
-    `token_id` and `probability` are the expert token that led here and the meta LLM's
-    probability for it, where known.
+    `token_id` and `probability` are the expert token that led here and its probability there,
+    where known. `chances` are those of all experts, see Considered.
     """
 
     model: str
@@ -87,6 +87,7 @@ class Segment:
     token_id: int | None = None
     probability: float | None = None
     error: str | None = None
+    chances: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,16 @@ class Failed:
     kind: Literal["failed"] = "failed"
 
 
-WorkerEvent = TextDelta | RawDelta | Finished | Usage
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """The probability of each expert, by name, where the meta LLM's leg was handed over, or else
+    where it began. Only if a trace is wanted."""
+
+    chances: Mapping[str, float]
+    kind: Literal["considered"] = "considered"
+
+
+WorkerEvent = TextDelta | RawDelta | Finished | Usage | Considered
 """What a worker's stream is made of."""
 
 Event = TextDelta | RawDelta | Routed | Finished | Usage | Traced | Failed

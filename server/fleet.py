@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import aiohttp
 from experts.manifest import ManagedWorker as ManagedSpec
 from experts.manifest import Manifest
 from experts.registry import RegisteredExpert
-from router.head import Head, HeadRow, build_head
+from router.head import Head, HeadRow, build_head, chances
 from router.meta_client import MetaClient, MetaError, MetaInfo
 from router.vocabulary import ExpertVocabulary
 from server.banks import BankMember, Banks
@@ -184,17 +184,18 @@ class Fleet:
             member.worker.start()
 
     @asynccontextmanager
-    async def trial(self, slot: int, row: HeadRow) -> AsyncIterator[None]:
-        """The head with `row` in `slot`, for a check; taken back if the check fails.
+    async def trial(self, rows: Mapping[int, HeadRow]) -> AsyncIterator[None]:
+        """The head with `rows` in their slots, for a check; taken back if the check fails.
 
-        No request can choose the slot: it is in no snapshot. Raises MetaError.
+        A slot that is in no snapshot can be chosen by no request. Raises MetaError.
         """
-        self._trials[slot] = row
+        self._trials.update(rows)
         try:
             await self._push_head()
             yield
         except BaseException:
-            self._trials.pop(slot, None)
+            for slot in rows:
+                self._trials.pop(slot, None)
             self._spawn(self._push_quietly())
             raise
 
@@ -204,12 +205,12 @@ class Fleet:
         self._trials.pop(expert.slot, None)
         self._publish()
 
-    async def refit(self, expert: RegisteredExpert) -> None:
-        """Use the new row of an expert of the fleet. Raises MetaError."""
-        member = self._members[expert.name]
-        self._members[expert.name] = replace(
-            member, expert=expert, row=HeadRow.from_bytes(expert.row)
-        )
+    async def refit(self, *experts: RegisteredExpert) -> None:
+        """Use the new rows of experts of the fleet. Raises MetaError."""
+        for expert in experts:
+            member, row = self._members[expert.name], HeadRow.from_bytes(expert.row)
+            self._members[expert.name] = replace(member, expert=expert, row=row)
+            self._trials.pop(expert.slot, None)
         await self._push_head()
         self._publish()
 
@@ -245,6 +246,27 @@ class Fleet:
     def _expert_changed(self, worker: Worker) -> None:
         self._on_status(worker.name, worker.status)
         self._publish()
+
+    async def explain(self, key: str, experts: Sequence[LiveExpert]) -> Mapping[str, float]:
+        """The probability of each of `experts` in the request that the meta worker explains under
+        `key`: where it was handed over, or else where the answer began."""
+        meta = self._meta
+        if meta is None:
+            return {}
+        try:
+            decisions = await meta.client.decisions(key)
+        except MetaError as error:
+            log.warning("a decision cannot be explained: %s", error)
+            return {}
+        if not decisions:
+            return {}
+        written = max(decisions)
+        found = {}
+        for name in (expert.name for expert in experts):
+            member = self._members.get(name)
+            if member is not None and member.row is not None:
+                found[name] = member.row, float(decisions[written][member.expert.slot])
+        return chances(found, "turn" if written else "start")
 
     # ------------------------------------------------------------ what others see
 

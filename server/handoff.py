@@ -11,13 +11,13 @@ the client pinned.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from server.errors import ContextTooLong, TriviumError, UpstreamRejected
 from server.events import (
+    Considered,
     Event,
     Failed,
     Finished,
@@ -81,13 +81,13 @@ class _Progress:
     start: int
     since: float
     token_id: int | None = None
-    """The expert token that led here, and the meta LLM's probability for it."""
+    """The expert token that led here, and its probability there."""
     probability: float | None = None
     usage: Usage | None = None
     deltas: int = 0
     finish: Finished | None = None
-    next_probability: float | None = None
-    """Probability of the expert token that this leg ends with."""
+    chances: Mapping[str, float] | None = None
+    """Of each expert, where this leg ended with an expert token, or else where it began."""
 
     def tokens(self) -> int:
         """Tokens of the answer that this leg wrote; the expert token is none of them."""
@@ -168,6 +168,8 @@ class Handoff:
                 self._now.usage = event
             case Finished():
                 self._now.finish = event
+            case Considered():
+                self._now.chances = event.chances
             case LegEnded():
                 return self._on_end(now)
             case LegFailed():
@@ -210,7 +212,7 @@ class Handoff:
         return [*rest, *self._done(finish.finish_reason, finish.stop_reason)]
 
     def _hand_over(self, expert: LiveExpert, now: float) -> list[Action]:
-        probability = self._now.next_probability
+        probability = (self._now.chances or {}).get(expert.name)
         self._close_leg("handoff", now)
         self._stops.seam()
         target = Target(expert.name, expert.endpoint)
@@ -298,6 +300,7 @@ class Handoff:
                 token_id=leg.token_id,
                 probability=leg.probability,
                 error=error,
+                chances=leg.chances,
             )
         )
 
@@ -318,9 +321,6 @@ class Handoff:
             return None
         content: Sequence[Mapping[str, Any]] = logprobs.get("content") or ()
         if content and self._now.chosen() is not None:
-            logprob = float(content[-1].get("logprob", 0.0))
-            # vLLM writes -inf as -9999: the worker gives its expert tokens no probability.
-            self._now.next_probability = math.exp(min(0.0, logprob)) if logprob > -9999 else None
             content = content[:-1]
             logprobs = {**logprobs, "content": content}
         return logprobs if self._plan.logprobs and content else None

@@ -75,7 +75,7 @@ class Plan:
     structured: bool = False
     """Tools or a grammar: one model writes the whole answer, chosen before it begins."""
     logprobs: bool = False
-    """Whether the client asked for log-probabilities (a trace asks the worker for them too)."""
+    """Whether the client asked for log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,11 @@ def _home(model: str, snapshot: Snapshot) -> Target:
     return Target(expert.name, expert.endpoint)
 
 
-def worker_body(request: ChatCompletionRequest, leg: Leg) -> dict[str, Any]:
-    """The body of `leg`'s request: the client's fields, with what the leg changes."""
+def worker_body(
+    request: ChatCompletionRequest, leg: Leg, explain: str | None = None
+) -> dict[str, Any]:
+    """The body of `leg`'s request: the client's fields, with what the leg changes. `explain` is a
+    key under which the meta worker keeps what decided."""
     dropped = NOT_FORWARDED | (frozenset() if leg.at_home else META_TOKEN_IDS)
     if leg.purpose == "decision":
         dropped |= NOT_FOR_DECISION
@@ -153,8 +156,8 @@ def worker_body(request: ChatCompletionRequest, leg: Leg) -> dict[str, Any]:
         ids = [expert.token_id for expert in leg.experts]
         body["stop_token_ids"] = list(dict.fromkeys([*body.get("stop_token_ids", ()), *ids]))
         xargs |= _gate(request, leg)
-        if request.options.trace:
-            body["logprobs"] = True
+        if explain is not None:
+            xargs["trivium_explain"] = explain
     if xargs:
         body["vllm_xargs"] = xargs
     return body

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from experts.manifest import Manifest
 from experts.registry import NameInUse, NoFreeSlot, RegisteredExpert, Registry
 from router.encode import Encoder, Messages
-from router.learn import Learned, learn_row
+from router.head import HeadRow
+from router.learn import Learned, Other, learn_row, learn_together
 from router.meta_client import MetaClient, MetaError, MetaInfo
 from server.errors import Conflict, NotReady, TriviumError, Unprocessable, UpstreamError
 from server.fleet import Fleet
+from server.legs import META
 from server.snapshot import Endpoint
 from server.upstream import ChatUpstream
 from server.workers import Worker, WorkerFailed
@@ -114,18 +117,20 @@ class Registrar:
             )
         except NoFreeSlot as error:
             raise Conflict(str(error)) from None
+        self._refuse_shared(manifest)
         steps.say("starting the worker")
         worker = self._fleet.make_worker(manifest)
         worker.start()
         try:
-            endpoint = await _ready(worker)
-            steps.say("asking the expert for a first word")
-            await self._probe(endpoint, manifest)
-            learned = await self._learn(meta, info, manifest, steps)
+            learned = await self._while_learning(
+                self._learn(meta, info, manifest, steps), self._try_out(worker, manifest, steps)
+            )
             steps.say("handing the row to the meta worker")
-            async with self._fleet.trial(slot, learned.row):
+            async with self._fleet.trial({slot: learned.row}):
                 steps.say("checking the held-out examples")
-                accuracy = await self._check(meta, info, slot, manifest, learned)
+                taken = {expert.slot: expert.name for expert in self._registry.experts()}
+                names = taken | {slot: manifest.name}
+                accuracy = await self._check(meta, info, names, manifest.name, learned)
                 registered = self._registry.add(
                     manifest, slot, learned.row.to_bytes(), info.fingerprint, accuracy
                 )
@@ -138,6 +143,43 @@ class Registrar:
             raise
         self._fleet.adopt(registered, worker, learned.row)
         return registered
+
+    async def _while_learning(
+        self, learning: Coroutine[None, None, Learned], trying: Coroutine[None, None, None]
+    ) -> Learned:
+        """Learn the row while the worker comes up; if one fails, the other is given up."""
+        learned = asyncio.create_task(learning)
+        tried = asyncio.create_task(trying)
+        try:
+            await asyncio.wait({learned, tried}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (tried, learned):
+                if task.done():
+                    await task
+            return learned.result()
+        finally:
+            for task in (learned, tried):
+                task.cancel()
+            await asyncio.gather(learned, tried, return_exceptions=True)
+
+    async def _try_out(self, worker: Worker, manifest: Manifest, steps: _Steps) -> None:
+        """Wait for the expert's worker, and ask it for a first word. Raises Unprocessable."""
+        endpoint = await _ready(worker)
+        steps.say("asking the expert for a first word")
+        await self._probe(endpoint, manifest)
+
+    def _refuse_shared(self, manifest: Manifest) -> None:
+        """Raise Unprocessable if examples are also those of another expert: a query can be handed
+        to one of them only."""
+        own = {_text(prompt): prompt for prompt in _prompts(manifest)}
+        for expert in self._registry.experts():
+            shared = [text for text in map(_text, _prompts(expert.manifest)) if text in own]
+            if expert.name != manifest.name and shared:
+                raise Unprocessable(
+                    f"{len(shared)} of the {len(own)} examples are examples of the expert"
+                    f" {expert.name!r} too (such as {shared[0][:60]!r}): leave them out of one of"
+                    " the two, or remove the other expert first",
+                    param="examples",
+                )
 
     async def _probe(self, endpoint: Endpoint, manifest: Manifest) -> None:
         """One short generation. Raises Unprocessable if the model cannot do it."""
@@ -160,32 +202,41 @@ class Registrar:
     ) -> Learned:
         encoder = Encoder(meta, info, self._fleet.encodings_dir)
         others = [
-            example
+            Other(
+                _prompts(expert.manifest),
+                HeadRow.from_bytes(expert.row) if expert.meta == info.fingerprint else None,
+            )
             for expert in self._registry.experts()
             if expert.name != manifest.name
-            for example in _prompts(expert.manifest)
         ]
-        return await learn_row(encoder, _prompts(manifest), others, steps.say)
+        return await learn_row(encoder, manifest.name, _prompts(manifest), others, steps.say)
 
     async def _check(
-        self, meta: MetaClient, info: MetaInfo, slot: int, manifest: Manifest, learned: Learned
+        self,
+        meta: MetaClient,
+        info: MetaInfo,
+        slots: Mapping[int, str],
+        name: str,
+        learned: Learned,
     ) -> float | None:
-        """Share of held-out examples that the running meta routes here, or None without any.
+        """Share of the held-out examples of `name` that the running meta routes to it, or None
+        without any. `slots` says who has which.
 
         Raises Unprocessable if that is under MIN_ACCURACY.
         """
         if not learned.held_out:
             return None
-        taken = {expert.slot for expert in self._registry.experts()} | {slot}
-        tokens = [info.vocabulary.token_id(s) for s in sorted(taken)]
-        mine = info.vocabulary.token_id(slot)
-        routes = await asyncio.gather(*(meta.routed_to(p, tokens) for p in learned.held_out))
-        accuracy = sum(route == mine for route in routes) / len(routes)
+        names = {info.vocabulary.token_id(slot): who for slot, who in sorted(slots.items())}
+        routes = await asyncio.gather(*(meta.routed_to(p, [*names]) for p in learned.held_out))
+        found = Counter(names[route] if route is not None else META for route in routes)
+        accuracy = found.pop(name, 0) / len(routes)
         if accuracy < MIN_ACCURACY:
+            most, count = found.most_common(1)[0]
+            where = "stay at the meta LLM" if most == META else f"go to the expert {most!r}"
             raise Unprocessable(
-                f"only {accuracy:.0%} of {len(routes)} held-out examples of {manifest.name!r} are"
-                " told from general queries and other experts' examples; give more examples, or"
-                " examples that differ more from those of other experts",
+                f"only {accuracy:.0%} of {len(routes)} held-out examples of {name!r} reach"
+                f" it, and {count} {where}: give more examples, or examples that differ more from"
+                " general queries and from those of other experts",
                 param="examples",
             )
         return accuracy
@@ -201,6 +252,32 @@ class Registrar:
             )
         self._say(Progress(expert.name, "live", "done"))
         return self._registry.get(expert.name)
+
+    async def refit(self) -> dict[str, tuple[float | None, float | None]]:
+        """Fit all experts' rows together, and use them if every expert passes its check: each
+        expert's accuracy on held-out examples before and after. Raises NotReady, Unprocessable,
+        and then nothing has changed."""
+        async with self._lock:
+            meta, info = self._fleet.meta()
+            experts = {e.name: e for e in self._registry.experts() if e.meta == info.fingerprint}
+            if len(experts) < 2:
+                raise Unprocessable("there are fewer than two experts to be told apart")
+            learned = await learn_together(
+                Encoder(meta, info, self._fleet.encodings_dir),
+                {name: _prompts(expert.manifest) for name, expert in experts.items()},
+                {name: HeadRow.from_bytes(expert.row) for name, expert in experts.items()},
+            )
+            names = {expert.slot: name for name, expert in experts.items()}
+            async with self._fleet.trial({s: learned[name].row for s, name in names.items()}):
+                after = {
+                    name: await self._check(meta, info, names, name, own)
+                    for name, own in learned.items()
+                }
+                self._registry.update_rows(
+                    {name: (own.row.to_bytes(), after[name]) for name, own in learned.items()}
+                )
+            await self._fleet.refit(*(self._registry.get(name) for name in experts))
+        return {name: (expert.accuracy, after[name]) for name, expert in experts.items()}
 
     async def remove(self, name: str) -> None:
         """Remove an expert; running answers finish first. Raises UnknownExpert."""
@@ -232,6 +309,11 @@ async def _ready(worker: Worker) -> Endpoint:
         return await worker.ready()
     except WorkerFailed as error:
         raise Unprocessable(str(error), param="worker") from None
+
+
+def _text(prompt: Messages) -> str:
+    """What two prompts have in common that are the same but for case and blanks."""
+    return "\n".join(f"{m['role']}: {' '.join(m['content'].lower().split())}" for m in prompt)
 
 
 def _prompts(manifest: Manifest) -> list[Messages]:

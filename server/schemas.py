@@ -178,6 +178,8 @@ class TraceSegment(BaseModel):
     tokens: int
     outcome: Literal["finished", "handoff", "failed"]
     decision: Decision | None = None
+    chances: dict[str, float] | None = None
+    """The meta LLM's segments: P of each expert where it handed over, or else where it began."""
     error: str | None = None
 
 

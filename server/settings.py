@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from router.vocabulary import DEFAULT_SLOTS
+from server.addresses import PRIVATE_NETWORKS
+
+MIB = 1 << 20
 
 
 class Settings(BaseSettings):
@@ -18,6 +23,21 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+
+    keys: Literal["auto", "on", "off"] = "auto"
+    """Whether requests need an API key. auto: if other machines can reach the server; off: a
+    proxy in front sees to who may call."""
+    max_in_flight: int = Field(default=256, ge=1)
+    """Chat requests at once; those beyond get a 429."""
+    max_body_bytes: int = Field(default=8 * MIB, ge=1024)
+    """Of a request's body."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call from a browser, e.g. `["https://chat.example.org"]`."""
+    worker_networks: tuple[IPv4Network | IPv6Network, ...] = PRIVATE_NETWORKS
+    """Where workers named by URL may be; default loopback and private networks."""
+    model_dirs: tuple[Path, ...] | None = None
+    """Folders that checkpoints named over HTTP may lie in; default `models` in `cache_dir`, and
+    for a server that answers its own machine alone, any."""
 
     cache_dir: Path = Path(platformdirs.user_cache_dir("trivium"))
     """Models and encodings: can be made again."""
@@ -50,6 +70,23 @@ class Settings(BaseSettings):
     """Pause between two questions whether a worker that runs elsewhere is there."""
 
     @property
+    def keys_required(self) -> bool:
+        """Whether requests need an API key."""
+        return self.keys == "on" or (self.keys == "auto" and not is_loopback(self.host))
+
+    @property
+    def local_only(self) -> bool:
+        """Whether only this machine can call, and without a key."""
+        return self.keys == "auto" and is_loopback(self.host)
+
+    @property
+    def model_folders(self) -> tuple[Path, ...] | None:
+        """Where checkpoints named over HTTP may lie; None: anywhere."""
+        if self.model_dirs is not None or self.local_only:
+            return self.model_dirs
+        return (self.models_dir,)
+
+    @property
     def database(self) -> str:
         return self.registry_url or f"sqlite:///{self.state_dir / 'registry.db'}"
 
@@ -60,3 +97,15 @@ class Settings(BaseSettings):
     @property
     def logs_dir(self) -> Path:
         return self.state_dir / "logs"
+
+    @property
+    def audit_log(self) -> Path:
+        return self.logs_dir / "audit.log"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

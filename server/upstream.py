@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from server.addresses import Addresses
 from server.errors import (
     ContextTooLong,
     UpstreamError,
@@ -62,11 +63,13 @@ class Timeouts:
     """For the end of the body after `[DONE]`, so that the connection can be used again."""
 
 
-def worker_session() -> aiohttp.ClientSession:
-    """A session for `Upstream`: as many connections as there are requests, and no cookies."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
-    )
+def worker_session(addresses: Addresses | None = None) -> aiohttp.ClientSession:
+    """A session for `Upstream`: as many connections as there are requests, and no cookies.
+
+    With `addresses` it connects to permitted ones only.
+    """
+    connector = addresses.connector() if addresses else aiohttp.TCPConnector(limit=0)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 class Upstream:

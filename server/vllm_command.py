@@ -14,6 +14,11 @@ PLUGINS = "trivium_router,trivium_experts"
 META_PLUGINS = f"{PLUGINS},trivium_endpoints"
 BANK_PLUGINS = f"{PLUGINS},trivium_bank"
 CPU_KV_CACHE_GIB = 1
+SAFE = ("--no-trust-remote-code", "--load-format")
+"""Last on every command line, so that no argument undoes them: a checkpoint brings no code to
+run, and its weights are no pickles."""
+SECRETS = frozenset({"TRIVIUM_API_KEY", "TRIVIUM_REGISTRY_URL"})
+"""Environment variables that are none of a worker's business."""
 MOST_EXPERTS = 1024
 """In one bank, resident or waiting in memory; as many as a meta LLM can have tokens for."""
 
@@ -58,12 +63,17 @@ def this_machine() -> Machine:
 
 def meta_command(checkpoint: Path, port: int, args: Sequence[str], machine: Machine) -> Command:
     """The meta worker: vLLM with the gate, the head's endpoints and the worker extension."""
-    own = (
+    own: tuple[str, ...] = (
         "--worker-extension-cls",
         "router.vllm_plugin.worker.ExpertTokenWorker",
         "--logits-processors",
         "router.vllm_plugin.gate:ExpertGate",
     )
+    if not machine.gpu:
+        own += (
+            "--block-size",
+            "32",
+        )  # the least there is: prompts are short, their beginnings alike
     return _command("meta", checkpoint, port, (*own, *args), META_PLUGINS, machine, share=0.45)
 
 
@@ -82,12 +92,14 @@ def bank_command(
     one step."""
     own = [*("--enable-lora", "--max-loras", str(places), "--max-cpu-loras", str(MOST_EXPERTS))]
     own += ["--max-lora-rank", "1", "--lora-target-modules", "expert_selector"]
-    own += ["--load-format", "dummy"]
     own += ["--worker-extension-cls", "experts.vllm_plugin.bank.worker.BankWorker"]
     own += ["--scheduler-cls", "experts.vllm_plugin.bank.scheduler.TurnScheduler"]
     if machine.gpu:
         own += ["--enforce-eager"]  # a step's groups are found in Python
-    return _command(name, base, port, (*own, *args), BANK_PLUGINS, machine, share=0.45)
+    # `dummy`: the experts' weights come later, read by the bank itself (safetensors only).
+    return _command(
+        name, base, port, (*own, *args), BANK_PLUGINS, machine, share=0.45, load_format="dummy"
+    )
 
 
 def _command(
@@ -98,11 +110,12 @@ def _command(
     plugins: str,
     machine: Machine,
     share: float,
+    load_format: str = "safetensors",
 ) -> Command:
     argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     argv += ["--model", str(checkpoint), "--served-model-name", name]
     argv += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
-    env = dict(os.environ)
+    env = {name: value for name, value in os.environ.items() if name not in SECRETS}
     env |= {"VLLM_PLUGINS": plugins, "VLLM_NO_USAGE_STATS": "1"}
     if Path(checkpoint).exists():
         env["HF_HUB_OFFLINE"] = "1"  # the checkpoint is here: nothing to ask a hub for
@@ -119,4 +132,4 @@ def _command(
         # each other's way.
         env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores // 2)))
-    return Command((*argv, *args), env)
+    return Command((*argv, *args, *SAFE, load_format), env)

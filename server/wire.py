@@ -13,16 +13,19 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import TriviumError, error_body, http_headers, http_status, openai_error
+from server.logs import request_id as current_request_id
 
 T = TypeVar("T")
 
 REQUEST_ID = "x-request-id"
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""A client's own id that may go into log lines and headers as it is."""
 
 _TYPE_NAME = re.compile(r"(str|int|float|bool|list|dict|function-\w+)(\[.*)?$")
 """How pydantic names the branches of a union in the place of a fault."""
@@ -62,7 +65,10 @@ def install_edge(app: FastAPI) -> None:
 
 
 class RequestIds:
-    """Gives each request an id, and the last resort: an exception nobody caught becomes a 500."""
+    """Gives each request an id, and the last resort: an exception nobody caught becomes a 500.
+
+    The id is the client's own `x-request-id` if that is a sane one. Log lines carry it too.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -71,8 +77,10 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, started = f"req_{uuid.uuid4().hex}", False
+        given, started = Headers(scope=scope).get(REQUEST_ID, ""), False
+        request_id = given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
+        token = current_request_id.set(request_id)
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
@@ -84,14 +92,22 @@ class RequestIds:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:
-            log.exception("%s: %s %s failed", request_id, scope["method"], scope["path"])
+            log.exception("%s %s failed", scope["method"], scope["path"])
             if started:
                 raise
             await json_response(error_body(error), 500)(scope, receive, send_with_id)
+        finally:
+            current_request_id.reset(token)
+
+
+def error_response(error: TriviumError) -> Response:
+    """The answer for one of our errors; for middleware, which stands outside the handlers."""
+    return json_response(error_body(error), http_status(error), http_headers(error))
 
 
 async def _on_our_error(_request: Request, error: Exception) -> Response:
-    return json_response(error_body(error), http_status(error), http_headers(error))
+    assert isinstance(error, TriviumError)
+    return error_response(error)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:

@@ -253,7 +253,9 @@ async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> En
     """The endpoint of `model` at `base_url` (with `/v1`), or None if it is not served there."""
     try:
         timeout = aiohttp.ClientTimeout(total=5)
-        async with session.get(f"{base_url}/models", timeout=timeout) as response:
+        async with session.get(
+            f"{base_url}/models", timeout=timeout, allow_redirects=False
+        ) as response:
             if response.status != 200:
                 return None
             entries = (await response.json(content_type=None))["data"]

@@ -91,7 +91,8 @@ class FakeMeta:
         message = {"role": "assistant", "content": "".join(tokens)}
         choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": "stop"}
         choice |= {"logprobs": {"content": content}, "stop_reason": stop_reason}
-        return web.json_response({"choices": [choice]})
+        usage = {"prompt_tokens": 1, "completion_tokens": len(tokens)}
+        return web.json_response({"choices": [choice], "usage": usage})
 
 
 def embed(text: str) -> np.ndarray:

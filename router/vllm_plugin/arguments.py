@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 Position = Literal["start", "anywhere"]
 
-EXPERTS, BIAS, POSITION, CAPTURE = (
+EXPERTS, BIAS, POSITION, CAPTURE, EXPLAIN = (
     "trivium_experts",
     "trivium_bias",
     "trivium_position",
     "trivium_capture",
+    "trivium_explain",
 )
 
 
@@ -25,12 +26,14 @@ class GateArguments:
         bias: added to each of those experts' log-odds.
         position: only for the first token, or for any.
         capture: key under which to keep this request's hidden states, if any.
+        explain: key under which to keep the log-odds that decided, if any.
     """
 
     tokens: tuple[int, ...]
     bias: tuple[float, ...]
     position: Position
     capture: str | None
+    explain: str | None
 
 
 def parse_arguments(extra: Mapping[str, Any] | None) -> GateArguments | None:
@@ -40,7 +43,7 @@ def parse_arguments(extra: Mapping[str, Any] | None) -> GateArguments | None:
     400, before the engine sees the request. In the engine an exception would end the worker.
     """
     extra = extra or {}
-    if not any(key in extra for key in (EXPERTS, BIAS, POSITION, CAPTURE)):
+    if not any(key in extra for key in (EXPERTS, BIAS, POSITION, CAPTURE, EXPLAIN)):
         return None
     tokens = _numbers(extra, EXPERTS, int)
     bias = _numbers(extra, BIAS, (int, float)) or [0.0] * len(tokens)
@@ -49,10 +52,15 @@ def parse_arguments(extra: Mapping[str, Any] | None) -> GateArguments | None:
     position = extra.get(POSITION, "anywhere")
     if position not in ("start", "anywhere"):
         raise ValueError(f"{POSITION} is 'start' or 'anywhere', not {position!r}")
-    capture = extra.get(CAPTURE)
-    if capture is not None and not isinstance(capture, str):
-        raise ValueError(f"{CAPTURE} is a string")
-    return GateArguments(tuple(tokens), tuple(map(float, bias)), position, capture)
+    capture, explain = (_key(extra, name) for name in (CAPTURE, EXPLAIN))
+    return GateArguments(tuple(tokens), tuple(map(float, bias)), position, capture, explain)
+
+
+def _key(extra: Mapping[str, Any], name: str) -> str | None:
+    key = extra.get(name)
+    if key is not None and not isinstance(key, str):
+        raise ValueError(f"{name} is a string")
+    return key
 
 
 def _numbers(extra: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> list[Any]:

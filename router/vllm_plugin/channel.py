@@ -16,18 +16,19 @@ MAX_CAPTURED_REQUESTS = 4096
 
 @dataclass
 class Channel:
-    """The last step's rows, and hidden states kept for requests that asked for theirs."""
+    """The last step's rows, and what is kept for requests that asked for it."""
 
     hidden: torch.Tensor | None = None
     """`[rows, features]`: of the last position of each request in the batch."""
     scores: torch.Tensor | None = None
     """`[3, rows, slots]` float32: log-odds of `router.head.QUESTIONS`; unused slots -inf."""
     captures: OrderedDict[str, dict[int, torch.Tensor]] = field(default_factory=OrderedDict)
-    """Capture key → number of tokens written before → features `[features]` float32, CPU."""
+    """Capture key → number of tokens written before → a row of float32, CPU: features
+    `[features]`, or the log-odds `[slots]` that decided there."""
 
-    def capture(self, key: str, position: int, hidden: torch.Tensor) -> None:
-        """Keep a hidden state; a later one for the same position replaces it (chunked prefill)."""
-        self.captures.setdefault(key, {})[position] = hidden.detach().float().cpu()
+    def capture(self, key: str, position: int, row: torch.Tensor) -> None:
+        """Keep a row; a later one for the same position replaces it (chunked prefill)."""
+        self.captures.setdefault(key, {})[position] = row.detach().float().cpu()
         while len(self.captures) > MAX_CAPTURED_REQUESTS:
             self.captures.popitem(last=False)
 

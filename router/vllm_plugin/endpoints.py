@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel
 
-from router.features import feature_fingerprint, feature_size
+from router.features import Features
 
 NAME = "trivium_endpoints"
 
@@ -41,7 +41,8 @@ class Capture(BaseModel):
     positions: list[int]
     """How many tokens had been written before each row."""
     data: str
-    """Base64 of float32 rows `[positions, features]`, little-endian."""
+    """Base64 of float32 rows, little-endian: `[positions, features]`, or, of a request that was to
+    be explained, log-odds `[positions, slots]`."""
 
 
 class TriviumEndpoints:
@@ -62,14 +63,14 @@ class TriviumEndpoints:
 async def get_head(request: Request) -> HeadState:
     engine = request.app.state.trivium_engine
     config = engine.model_config.hf_config
-    layout = config.expert_tokens
+    layout, features = config.expert_tokens, Features.of(config.to_dict())
     versions = await engine.collective_rpc("trivium_head_version")
     return HeadState(
         version=versions[0] if len(set(versions)) == 1 else "",
         first_id=layout["first_id"],
         slots=layout["slots"],
-        hidden_size=feature_size(config.hidden_size, layout.get("layers", ())),
-        fingerprint=feature_fingerprint(layout),
+        hidden_size=features.size,
+        fingerprint=features.fingerprint(layout["fingerprint"]),
     )
 
 

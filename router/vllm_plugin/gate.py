@@ -108,8 +108,10 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         assert scores is not None
         assert scores.shape[1] == rows, "the gate sees another batch than the model scored"
         self._remember(hidden, scores)
-        best, slot = self._log_odds(logits, scores).max(dim=-1, keepdim=True)
+        log_odds = self._log_odds(logits, scores)
+        best, slot = log_odds.max(dim=-1, keepdim=True)
         wins = best > 0
+        self._explain(log_odds, wins)
         token = slot + self._vocabulary.first_id
         kept = logits.gather(1, token)
         logits.masked_fill_(wins, NEVER)
@@ -125,6 +127,13 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         later = torch.minimum(self._pending[:rows], scores[TURN])
         later = later.masked_fill(~can_turn, NEVER)
         return torch.where(at_start, scores[START], later) + self._allowed[:rows]
+
+    def _explain(self, log_odds: torch.Tensor, wins: torch.Tensor) -> None:
+        """Keep what decided the first token, and a hand-over, where that was asked for."""
+        for row, request in self._requests.items():
+            key = request.arguments.explain
+            if key is not None and (not request.output or bool(wins[row])):
+                CHANNEL.capture(key, len(request.output), log_odds[row])
 
     def _remember(self, hidden: torch.Tensor, scores: torch.Tensor) -> None:
         """Keep what later tokens need, and the hidden states that were asked for.

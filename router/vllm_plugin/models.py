@@ -14,7 +14,7 @@ from vllm.model_executor.models.mistral import MistralForCausalLM
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 
-from router.features import feature_size
+from router.features import Features
 from router.vllm_plugin.channel import CHANNEL
 
 
@@ -22,10 +22,9 @@ class ExpertTokenMixin:
     """Adds the expert-token head to a `…ForCausalLM` of vLLM.
 
     For features f and slot k there are three scores f·row + bias, the log-odds of the questions
-    in `router.head.QUESTIONS`. Features are the last hidden state and those after the layers that
-    `expert_tokens` names (`router/features.py`). In the logits the expert tokens' columns are
-    -inf, so that log-probabilities and plain clients never see them; the gate (`gate.py`) raises
-    the winner.
+    in `router.head.QUESTIONS`; the features are those of `router/features.py`. In the logits the
+    expert tokens' columns are -inf, so that log-probabilities and plain clients never see them;
+    the gate (`gate.py`) raises the winner.
     """
 
     expert_rows: torch.Tensor
@@ -42,14 +41,13 @@ class ExpertTokenMixin:
         config = vllm_config.model_config.hf_config
         layout = config.expert_tokens
         self.expert_first_id = int(layout["first_id"])
-        slots, layers = int(layout["slots"]), tuple(layout.get("layers", ()))
+        slots, features = int(layout["slots"]), Features.of(config.to_dict())
         self.expert_hidden_size = config.hidden_size
-        width = feature_size(config.hidden_size, layers)
-        self.expert_rows = torch.zeros(3, slots, width, dtype=torch.float32)
+        self.expert_rows = torch.zeros(3, slots, features.size, dtype=torch.float32)
         self.expert_bias = torch.full((3, slots), float("-inf"), dtype=torch.float32)
         self.expert_head_version = ""
-        if layers:  # vLLM has them for EAGLE-3's draft models
-            self.set_aux_hidden_state_layers(layers)  # type: ignore[attr-defined]
+        if features.layers:  # vLLM has them for EAGLE-3's draft models
+            self.set_aux_hidden_state_layers(features.layers)  # type: ignore[attr-defined]
 
     def set_expert_head(self, rows: torch.Tensor, bias: torch.Tensor, version: str) -> None:
         """Replace the whole head. Shapes `[3, slots, features]` and `[3, slots]`."""

@@ -24,7 +24,7 @@ class ExpertTokenWorker:
         return version
 
     def trivium_take_captures(self, keys: list[str]) -> list[tuple[list[int], bytes]]:
-        """Hidden states kept under each key: positions, and their rows as float32 bytes."""
+        """What is kept under each key: positions, and their rows as float32 bytes."""
         taken = []
         for key in keys:
             states = CHANNEL.take(key)

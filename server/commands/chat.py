@@ -13,6 +13,9 @@ from rich.table import Table
 
 from server.commands.client import CommandError, checked, with_session
 
+MOST_CHANCES = 3
+"""Experts whose probabilities a trace shows."""
+
 
 def request_body(
     question: str,
@@ -69,8 +72,13 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
             yield json.loads(data)
 
 
+def _likeliest(chances: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(chances.items(), key=lambda chance: -chance[1])[:MOST_CHANCES]
+
+
 def _print_trace(text: str, trace: dict[str, Any]) -> None:
-    table = Table("model", "wrote", "tokens", "from (ms)", "to (ms)", "outcome", box=None)
+    columns = ("model", "wrote", "tokens", "from (ms)", "to (ms)", "outcome", "P(expert)")
+    table = Table(*columns, box=None)
     for segment in trace["segments"]:
         wrote = text[segment["start"] : segment["end"]].strip()
         outcome = segment["outcome"]
@@ -83,5 +91,6 @@ def _print_trace(text: str, trace: dict[str, Any]) -> None:
             f"{segment['start_ms']:.0f}",
             f"{segment['end_ms']:.0f}",
             outcome,
+            ", ".join(f"{n} {p:.0%}" for n, p in _likeliest(segment.get("chances") or {})),
         )
     Console(stderr=False, highlight=False).print(table, markup=False)

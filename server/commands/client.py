@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import aiohttp
 
 T = TypeVar("T")
+
+API_KEY = "TRIVIUM_API_KEY"
+"""The environment variable with the key that is sent along."""
 
 
 class CommandError(Exception):
@@ -20,7 +24,8 @@ def with_session(work: Callable[[aiohttp.ClientSession], Awaitable[T]], url: str
 
     async def run() -> T:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-        async with aiohttp.ClientSession(url.rstrip("/") + "/", timeout=timeout) as session:
+        base, headers = url.rstrip("/") + "/", _headers()
+        async with aiohttp.ClientSession(base, timeout=timeout, headers=headers) as session:
             return await work(session)
 
     try:
@@ -32,6 +37,11 @@ def with_session(work: Callable[[aiohttp.ClientSession], Awaitable[T]], url: str
         ) from None
     except (aiohttp.ClientError, OSError) as error:
         raise CommandError(f"the connection to {url} broke: {error}") from None
+
+
+def _headers() -> dict[str, str]:
+    key = os.environ.get(API_KEY, "").strip()
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 async def checked(response: aiohttp.ClientResponse) -> Any:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 import psutil
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import make_url
 
 from server.settings import Settings
 from server.vllm_command import this_machine
@@ -136,7 +137,7 @@ def _meta() -> Finding:
 
 
 def _registry() -> Finding:
-    return Finding("registry", Settings().database)
+    return Finding("registry", make_url(Settings().database).render_as_string(hide_password=True))
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (

@@ -63,14 +63,15 @@ def list_experts(url: str, as_json: bool) -> None:
     if not views:
         print("no experts are registered; add one with `trivium experts add PATH`")
         return
-    table = Table("name", "state", "slot", "examples", "held-out accuracy", box=None)
+    table = Table("name", "state", "bank", "slot", "examples", "held-out accuracy", box=None)
     for view in views:
         table.add_row(
             view["name"],
             view["state"],
+            _text(view["bank"]),
             _text(view["slot"]),
             _text(view["examples"]),
-            "–" if view["accuracy"] is None else f"{view['accuracy']:.0%}",
+            _share(view["accuracy"]),
         )
     Console(highlight=False).print(table)
 
@@ -87,6 +88,24 @@ def show(url: str, name: str, as_json: bool) -> None:
             print(f"{key:<14}{text}")
 
 
+def refit(url: str, as_json: bool) -> None:
+    """Fit all experts' tokens together, and print what became of each."""
+
+    async def work(session: aiohttp.ClientSession) -> dict[str, Any]:
+        async with session.post("v1/experts/refit") as response:
+            return dict(await checked(response))
+
+    with Console(stderr=True).status("fitting all experts' tokens"):
+        found = with_session(work, url)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    table = Table("name", "held-out accuracy before", "after", box=None)
+    for name, own in found.items():
+        table.add_row(name, _share(own["before"]), _share(own["after"]))
+    Console(highlight=False).print(table)
+
+
 def remove(url: str, name: str) -> None:
     """Remove an expert."""
 
@@ -101,6 +120,10 @@ def remove(url: str, name: str) -> None:
 async def _get(session: aiohttp.ClientSession, name: str) -> dict[str, Any]:
     async with session.get(f"v1/experts/{quote(name, safe='')}") as response:
         return dict(await checked(response))
+
+
+def _share(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.0%}"
 
 
 def _text(value: object) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-import logging
 import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from rich.console import Console
 
 from server.app import Watcher, create_app
 from server.commands.client import CommandError
+from server.keys import KeysError, KeyStore
+from server.logs import log_to_stderr
 from server.registration import Progress
 from server.settings import Settings
 from server.vllm_command import this_machine
@@ -37,25 +38,21 @@ def serve(options: dict[str, Any]) -> None:
     except ValidationError as error:
         fault = error.errors()[0]
         raise CommandError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    check_keys(settings)
     check_port(settings.host, settings.port)
-    if not is_loopback(settings.host):
-        console.print(
-            f"warning: {settings.host} can be reached from other machines, and there is no"
-            " authentication yet; put a proxy that has it in front",
-            style="yellow",
-        )
     checkpoint = None
     if settings.meta_url is None:
         check_engine()
         check_memory()
         checkpoint = prepare_meta(settings, console)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     app = create_app(settings, checkpoint, _Printer(console, settings))
     uvicorn.run(
         app,
         host=settings.host,
         port=settings.port,
         log_level="warning",
+        log_config=None,  # its lines go where ours do
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     console.print("stopped")
@@ -74,12 +71,29 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+def check_keys(settings: Settings) -> None:
+    """Raise CommandError if requests need an API key and there is none that counts."""
+    if not settings.keys_required:
+        return
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        store = KeyStore(settings.database)
+        keys = store.keys()
+        store.close()
+    except KeysError as error:
+        raise CommandError(str(error)) from None
+    now = datetime.now(UTC)
+    if not any(key.expires is None or key.expires > now for key in keys):
+        why = (
+            "TRIVIUM_KEYS is `on`"
+            if settings.keys == "on"
+            else f"{settings.host} can be reached from other machines"
+        )
+        raise CommandError(
+            f"{why}, so requests need an API key, and there is none: make one with `trivium keys"
+            " create NAME` (`--scope admin` for one that adds experts), or say --no-keys if a"
+            " proxy in front sees to who may call"
+        )
 
 
 def check_engine() -> None:

@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from router.dataset import limit_per_expert, read_queries
 from router.evaluate import figures
+from router.features import Features
 from router.joint import Training, decisions, fit_joint
 from router.offline import OfflineEncoder
 from router.prepare import prepare
@@ -32,17 +33,21 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 }
 
 
-def strip(data: Training, parts: tuple[str, ...], hidden: int) -> Training:
+def columns(parts: tuple[str, ...], features: Features) -> np.ndarray:
+    """Which columns of features are left without some `parts`."""
+    return np.arange(features.hidden_size if "layers" in parts else features.size)
+
+
+def strip(data: Training, parts: tuple[str, ...], kept: np.ndarray) -> Training:
     """`data` without some of what helps."""
-    if "layers" in parts:
-        data = Training(
-            data.features[:, :hidden],
-            data.labels,
-            data.views[:, :hidden],
-            data.view_of,
-            data.shifts[:, :, :hidden],
-            data.general[:, :hidden],
-        )
+    data = Training(
+        data.features[:, kept],
+        data.labels,
+        data.views[:, kept],
+        data.view_of,
+        data.shifts[:, :, kept],
+        data.general[:, kept],
+    )
     if "names" in parts:
         data = replace(data, shifts=data.shifts[:, :0])
     if "views" in parts:
@@ -55,7 +60,6 @@ def main(path: Path) -> None:
     encoder = OfflineEncoder(prepare(cache / "models", None, DEFAULT_SLOTS), cache / "encodings")
     queries = read_queries(path)
     experts = experts_of(queries)
-    hidden = encoder.words().shape[1]
     found: dict[tuple[str, int | None], list[tuple[float, float]]] = {}
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     for seen, unseen in folds.split(queries, labels_of(queries, experts)):
@@ -66,8 +70,9 @@ def main(path: Path) -> None:
             few = limit_per_expert([queries[i] for i in seen], limit, 0)
             data = encode_training(few, encoder, lambda done, of: None)
             for name, parts in WITHOUT.items():
-                fit = fit_joint(strip(data, parts, hidden))
-                scores = fit.scores(states[:, : fit.weights.shape[1]])
+                kept = columns(parts, encoder.features)
+                fit = fit_joint(strip(data, parts, kept))
+                scores = fit.scores(states[:, kept])
                 result = figures(truth, decisions(scores), experts)
                 pair = (100 * result.accuracy, 100 * result.false_route_rate)
                 found.setdefault((name, limit), []).append(pair)

@@ -55,6 +55,15 @@ def test_a_calculation_is_routed_and_right(client: OpenAI) -> None:
     assert answer.choices[0].finish_reason == "stop"
 
 
+@pytest.mark.parametrize("question", [SUM, TWO_PARTS])
+def test_a_trace_says_how_sure_the_meta_was(client: OpenAI, question: str) -> None:
+    meta, expert = segments(ask(client, question, extra_body=TRACE))
+    assert 0.5 < meta["chances"]["arithmetic"] <= 1
+    assert expert["decision"]["probability"] == meta["chances"]["arithmetic"]
+    (alone,) = segments(ask(client, FRANCE, extra_body=TRACE))
+    assert alone["chances"]["arithmetic"] < 0.5
+
+
 def test_a_general_question_stays_with_the_meta(client: OpenAI) -> None:
     answer = ask(client, FRANCE, extra_body=TRACE)
     assert "Paris" in text_of(answer)

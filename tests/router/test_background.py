@@ -1,6 +1,6 @@
 """General queries and two-part questions."""
 
-from router.background import general_queries, two_part_questions
+from router.background import general_queries, near_misses, two_part_questions
 
 
 def test_general_queries_are_many_and_distinct() -> None:
@@ -14,3 +14,12 @@ def test_two_part_questions_hold_both_parts_and_are_the_same_each_time() -> None
     assert questions == two_part_questions(["Compute 1 + 2."], 20, seed=3)
     assert len(questions) == 20
     assert all("ompute 1 + 2." in question for question in questions)
+
+
+def test_near_misses_are_many_and_some_have_choices() -> None:
+    asked = near_misses()
+    assert len(set(asked)) == len(asked) >= 100
+    with_choices = [query for query in asked if "\nD. " in query]
+    assert 30 <= len(with_choices) <= 70
+    assert not any("|" in query for query in asked)
+    assert not set(asked) & set(general_queries())

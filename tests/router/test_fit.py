@@ -3,21 +3,22 @@
 import numpy as np
 import pytest
 
-from router.fit import FALSE_ROUTE_RATE, TURN_RATE, Evidence, fit_row
-from router.head import Floats
+from router.fit import FALSE_ROUTE_RATE, TURN_RATE, Evidence, Hints, Rivals, fit_row
+from router.head import Floats, HeadRow, chances
 
 HIDDEN = 32
 RNG = np.random.default_rng(0)
-TOPIC, WAITING, PLACE = RNG.normal(size=(3, HIDDEN))
-"""Directions: the request is the expert's; the request holds it as a second part; its turn."""
+TOPIC, WAITING, PLACE, OTHER = RNG.normal(size=(4, HIDDEN))
+"""Directions: the request is the expert's; the request holds it as a second part; its turn; the
+request is another expert's."""
 
 
 def draw(count: int, *directions: Floats) -> Floats:
     return (RNG.normal(size=(count, HIDDEN)) + sum(directions)).astype(np.float32)
 
 
-def own(count: int) -> Evidence:
-    return Evidence(draw(count, TOPIC), draw(0))
+def own(count: int, *directions: Floats) -> Evidence:
+    return Evidence(draw(count, *(directions or (TOPIC,))), draw(0))
 
 
 def two_part(count: int) -> Evidence:
@@ -28,7 +29,21 @@ def general(count: int, ends: int = 500) -> Evidence:
     return Evidence(draw(count), draw(ends))
 
 
-NOBODY = Evidence(draw(0), draw(0))
+NO_HINTS = Hints(draw(0), np.array([], np.int64), draw(0))
+NO_RIVALS = Rivals(draw(0), np.array([], np.int64))
+NOTHING = Evidence(draw(0), draw(0))
+
+
+def fit(
+    own: Evidence,
+    two_part: Evidence = NOTHING,
+    general: Evidence = NOTHING,
+    hints: Hints = NO_HINTS,
+    rivals: Rivals = NO_RIVALS,
+    rows: tuple[HeadRow, ...] = (),
+    near: Floats = NOTHING.start,
+) -> HeadRow:
+    return fit_row(own, hints, two_part, rivals, rows, general, near)
 
 
 def share(scores: Floats) -> float:
@@ -36,7 +51,7 @@ def share(scores: Floats) -> float:
 
 
 def test_each_question_is_answered_right_on_unseen_states() -> None:
-    row = fit_row(own(30), two_part(60), NOBODY, general(300))
+    row = fit(own(30), two_part(60), general(300))
     assert share(row.scores("start", draw(500, TOPIC))) > 0.95
     assert share(row.scores("pending", draw(500, TOPIC))) > 0.7
     assert share(row.scores("pending", draw(500, WAITING))) > 0.9
@@ -45,28 +60,65 @@ def test_each_question_is_answered_right_on_unseen_states() -> None:
 
 
 def test_general_traffic_stays_under_the_target_rate() -> None:
-    row = fit_row(own(30), two_part(60), NOBODY, general(600))
+    row = fit(own(30), two_part(60), general(600))
     for question in ("start", "pending"):
         assert share(row.scores(question, draw(5000))) < 2 * FALSE_ROUTE_RATE
     assert share(row.scores("turn", draw(5000))) < 1.3 * TURN_RATE
 
 
-def test_another_experts_queries_are_told_apart() -> None:
-    other = RNG.normal(size=HIDDEN)
-    near = Evidence(draw(40, TOPIC * 0.4, other), draw(0))
-    row = fit_row(own(40), NOBODY, near, general(300))
-    assert share(row.scores("start", draw(500, TOPIC * 0.4, other))) < 0.1
+def test_general_queries_of_the_experts_own_subject_do_not_keep_it_silent() -> None:
+    mixed = Evidence(np.concatenate([draw(300), draw(12, TOPIC)]), draw(300))
+    row = fit(own(30), general=mixed)
     assert share(row.scores("start", draw(500, TOPIC))) > 0.9
+    assert share(row.scores("start", draw(3000))) < 2 * FALSE_ROUTE_RATE
+
+
+def winners(rows: list[HeadRow], states: Floats) -> list[int]:
+    scores = np.stack([row.scores("start", states) for row in rows])
+    return np.where(scores.max(axis=0) > 0, scores.argmax(axis=0), -1).tolist()
+
+
+def test_a_new_row_leaves_the_others_their_own_queries() -> None:
+    theirs = draw(40, TOPIC * 0.6, OTHER)
+    first = fit(Evidence(theirs, draw(0)), general=general(300))
+    rivals = Rivals(theirs, np.zeros(40, np.int64))
+    second = fit(own(40), general=general(300), rivals=rivals, rows=(first,))
+    both = [first, second]
+    unseen = draw(500, TOPIC * 0.6, OTHER)
+    before = winners([first], unseen)
+    changed = sum(a != b for a, b in zip(before, winners(both, unseen), strict=True))
+    assert changed <= 0.05 * len(unseen)
+    assert np.mean(np.array(winners(both, draw(500, TOPIC))) == 1) > 0.85
 
 
 def test_without_places_to_carry_on_the_turn_never_comes() -> None:
-    row = fit_row(own(25), NOBODY, NOBODY, general(100))
+    row = fit(own(25), general=general(100))
     assert np.isneginf(row.bias[2])
     assert share(row.scores("turn", draw(100, PLACE))) == 0
 
 
 @pytest.mark.parametrize("count", [5, 10, 25])
 def test_few_examples_are_enough_to_fit(count: int) -> None:
-    row = fit_row(own(count), two_part(20), NOBODY, general(300))
+    row = fit(own(count), two_part(20), general(300))
     assert np.isfinite(row.bias).all()
     assert share(row.scores("start", draw(300, TOPIC))) > 0.6
+
+
+def test_views_and_names_help_where_examples_share_a_form() -> None:
+    form = 2 * RNG.normal(size=HIDDEN)
+    bare = draw(8, TOPIC * 0.7)
+    asked = Evidence(bare + form.astype(np.float32), draw(0))
+    hints = Hints(bare, np.arange(8), draw(6, TOPIC) - draw(6))
+    traffic = general(300)
+    unseen = draw(500, TOPIC * 0.7)
+    plain, helped = fit(asked, general=traffic), fit(asked, general=traffic, hints=hints)
+    assert share(helped.scores("start", unseen)) > share(plain.scores("start", unseen)) + 0.1
+
+
+def test_scores_with_their_margin_are_probabilities() -> None:
+    row = fit(own(60), general=general(300))
+    states = np.concatenate([draw(500, TOPIC * 0.5), draw(500)])
+    found = [chances({"e": (row, float(s))}, "start")["e"] for s in row.scores("start", states)]
+    sure = np.array(found) > 0.9
+    assert sure.any()
+    assert (np.arange(1000) < 500)[sure].mean() > 0.8

@@ -19,7 +19,7 @@ VOCABULARY = FIRST + SLOTS
 
 
 FULL_STOP, END = 3, 4
-NO, YES = -5.0, 5.0
+NO, YES, NEVER = -5.0, 5.0, float("-inf")
 
 
 def gate() -> ExpertGate:
@@ -162,6 +162,23 @@ def test_hidden_states_are_kept_for_requests_that_ask() -> None:
     assert CHANNEL.take("k") == {}
 
 
+def test_what_decided_is_kept_where_it_is_asked_for() -> None:
+    CHANNEL.captures.clear()
+    decide([params(experts=[FIRST, FIRST + 1], explain="k"), params(experts=ALL)], [[-1, 2, 9]] * 2)
+    assert CHANNEL.captures.keys() == {"k"}
+    assert CHANNEL.take("k")[0].tolist() == [-1, 2, NEVER]
+
+
+def test_a_later_hand_over_is_explained_and_other_tokens_are_not() -> None:
+    CHANNEL.captures.clear()
+    conversation = Conversation(explain="k", pending=3.0)
+    conversation.after(1)
+    assert conversation.after(FULL_STOP, turn=0.5) == FIRST + 1
+    kept = CHANNEL.take("k")
+    assert sorted(kept) == [0, 2]
+    assert kept[2].tolist() == [NO, 0.5, NO]
+
+
 def test_captures_are_bounded() -> None:
     channel = Channel()
     for number in range(MAX_CAPTURED_REQUESTS + 5):
@@ -180,6 +197,7 @@ def test_captures_are_bounded() -> None:
         {"trivium_experts": [1], "trivium_bias": ["x"]},
         {"trivium_position": "middle"},
         {"trivium_capture": 3},
+        {"trivium_explain": ["a"]},
     ],
 )
 def test_malformed_arguments_are_refused_in_the_front_end(extra: dict[str, Any]) -> None:

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from router.head import UNUSED, HeadRow, build_head
+from router.head import UNUSED, HeadRow, build_head, chances
 
 
 def row(seed: int, hidden: int = 6) -> HeadRow:
     weights = np.random.default_rng(seed).normal(size=(3, hidden)).astype(np.float32)
-    return HeadRow(weights, np.array([0.5, -1.5, UNUSED], np.float32))
+    bias, margin = np.array([[0.5, -1.5, UNUSED], [1.0, 2.0, 0.0]], np.float32)
+    return HeadRow(weights, bias, margin)
 
 
 def test_a_row_survives_its_bytes() -> None:
@@ -17,6 +18,7 @@ def test_a_row_survives_its_bytes() -> None:
     after = HeadRow.from_bytes(before.to_bytes())
     assert np.array_equal(before.weights, after.weights)
     assert np.array_equal(before.bias, after.bias)
+    assert np.array_equal(before.margin, after.margin)
 
 
 def test_each_question_has_its_own_weights_and_bias() -> None:
@@ -45,3 +47,21 @@ def test_the_version_follows_the_content() -> None:
 def test_a_row_that_does_not_fit_is_refused(slot: int, hidden: int) -> None:
     with pytest.raises(ValueError, match="does not fit"):
         build_head({slot: row(1, hidden)}, 4, 6)
+
+
+def test_at_the_start_experts_share_what_no_expert_leaves() -> None:
+    scores = {"a": (row(0), -1.0), "b": (row(1), 0.0)}  # log-odds 0 and 1 with the margin of 1
+    found = chances(scores, "start")
+    assert found["a"] == pytest.approx(1 / (2 + np.e))
+    assert found["b"] == pytest.approx(np.e / (2 + np.e))
+
+
+def test_later_each_expert_stands_alone() -> None:
+    assert chances({"a": (row(0), -2.0), "b": (row(1), 5e3)}, "pending") == {
+        "a": pytest.approx(0.5),
+        "b": pytest.approx(1.0),
+    }
+
+
+def test_an_expert_that_is_not_allowed_has_no_chance() -> None:
+    assert chances({"a": (row(0), float("-inf"))}, "start") == {"a": 0.0}

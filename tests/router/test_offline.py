@@ -7,38 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from router.encode import Messages
 from router.offline import OfflineEncoder, OfflineError
-
-LAYERS, HIDDEN = 15, 16
-TEMPLATE = (
-    "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
-    "{% if add_generation_prompt %}assistant {% endif %}"
-)
+from tests.router.tiny import EARLY, HIDDEN, LAYERS, write_tiny
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    words = ["?", "user", "assistant", "system", "a", "b", "c", "d"]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=TEMPLATE)
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=HIDDEN,
-        intermediate_size=32,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def ask(text: str) -> Messages:
@@ -51,7 +29,7 @@ def test_features_are_the_last_state_and_two_early_ones(checkpoint: Path, tmp_pa
     model = LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     with torch.no_grad():
         states = model.model(torch.tensor([[1, 4, 5, 6, 2]]), output_hidden_states=True)
-    expected = [states.hidden_states[number][0, -1] for number in (LAYERS, 2, 4)]
+    expected = [states.hidden_states[number][0, -1] for number in (LAYERS, *EARLY)]
     np.testing.assert_allclose(found, torch.cat(expected).numpy(), atol=1e-5)
     assert encoder.size == 3 * HIDDEN
 

@@ -1,24 +1,31 @@
 """General traffic that is shipped."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from safetensors.numpy import load
 
-from router.fit import Evidence
-from router.shipped import MAX_ENDS, pack, shipped_evidence
+from router.general import General
+from router.shipped import MAX_ENDS, pack, shipped_general, unpack
 
 
 def test_an_unknown_meta_llm_has_none() -> None:
-    assert shipped_evidence("no such checkpoint") is None
+    assert shipped_general("no such checkpoint") is None
 
 
 @pytest.mark.parametrize("ends", [0, 10, 3 * MAX_ENDS + 7])
-def test_what_is_packed_is_small_and_the_same(ends: int) -> None:
+def test_what_is_packed_is_small_and_the_same(ends: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    evidence = Evidence(
-        rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=(ends, 8)).astype(np.float32)
+    start, near, many, subjects = (
+        rng.normal(size=(count, 8)).astype(np.float32) for count in (5, 3, ends, 6)
     )
-    tensors = load(pack(evidence))
-    assert tensors["start"].dtype == np.float16
-    assert len(tensors["ends"]) <= MAX_ENDS
-    np.testing.assert_allclose(tensors["start"], evidence.start, atol=2e-3)
+    general = General(start, near, many, subjects, (("Wie geht es?", "Gut."),))
+    path = tmp_path / "general.safetensors"
+    path.write_bytes(pack(general))
+    after = unpack(path)
+    assert after.start.dtype == np.float32
+    assert len(after.ends) <= MAX_ENDS
+    assert path.stat().st_size < 2 * 8 * (5 + 3 + MAX_ENDS + 6) + 500
+    assert after.openings == general.openings
+    np.testing.assert_allclose(after.start, start, atol=2e-3)
+    np.testing.assert_allclose(after.subjects, subjects, atol=2e-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,17 +37,30 @@ class FakeStatus:
         return Health(self.meta, self.experts)
 
 
-def make_app(snapshots: SnapshotHolder, status: FakeStatus, timeouts: Timeouts) -> FastAPI:
+async def explain(key: str, experts: Sequence[LiveExpert]) -> dict[str, float]:
+    """As the fleet, for a meta worker whose decisions are always the same."""
+    return {"arithmetic": 0.75, "astronomy": 0.125}
+
+
+Guard = Callable[[FastAPI], None]
+"""Adds middleware to an application."""
+
+
+def make_app(
+    snapshots: SnapshotHolder, status: FakeStatus, timeouts: Timeouts, guard: Guard | None = None
+) -> FastAPI:
     """The smallest application around the API."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with worker_session() as session:
-            dispatcher = Dispatcher(snapshots, Upstream(session, timeouts))
+            dispatcher = Dispatcher(snapshots, Upstream(session, timeouts), explain=explain)
             app.state.services = Services(snapshots, dispatcher, status, "1.2.3", STARTED)
             yield
 
     app = FastAPI(lifespan=lifespan)
+    if guard is not None:
+        guard(app)
     install_edge(app)
     app.include_router(api_router())
     return app
@@ -149,16 +162,23 @@ async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
+@asynccontextmanager
+async def serving_world(guard: Guard | None = None) -> AsyncIterator[World]:
+    """A world whose application stands behind `guard`."""
     world = World()
     async with AsyncExitStack() as stack:
         for worker in (world.meta, world.arithmetic, world.astronomy):
             await stack.enter_async_context(worker)
         world.publish()
-        app = make_app(world.snapshots, world.status, world.timeouts)
+        app = make_app(world.snapshots, world.status, world.timeouts, guard)
         world.url = await stack.enter_async_context(serving(app))
         world.http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=world.url, timeout=10, verify=False)
         )
+        yield world
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with serving_world() as world:
         yield world

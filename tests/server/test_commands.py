@@ -14,7 +14,8 @@ import yaml
 
 from server.commands import chat, doctor, experts
 from server.commands.client import CommandError
-from server.commands.serve import check_memory, check_port, is_loopback
+from server.commands.serve import check_memory, check_port
+from server.settings import is_loopback
 from tests.fake_meta import FakeMeta
 from tests.fakes import FakeWorker, says
 from tests.server.conftest import World

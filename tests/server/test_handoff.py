@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from server.errors import ContextTooLong, UpstreamFailed, UpstreamRejected
-from server.events import Event, Failed, Finished, RawDelta, Routed, TextDelta, Usage, WorkerEvent
+from server.events import (
+    Considered,
+    Event,
+    Failed,
+    Finished,
+    RawDelta,
+    Routed,
+    TextDelta,
+    Usage,
+    WorkerEvent,
+)
 from server.handoff import (
     MAX_FAILURES,
     Action,
@@ -183,7 +193,19 @@ def test_logprobs_without_the_expert_token() -> None:
         d.on(LegEnded(), Finished("stop"), LegEnded())
         seen = [e.logprobs for e in d.events if isinstance(e, TextDelta)]
         assert seen == [{"content": [word]} if wanted else None]
-        assert d.machine.segments[1].probability == 1.0
+
+
+def test_a_decision_carries_its_probabilities() -> None:
+    considered = Considered({MATHS.name: 0.9, "other": 0.05})
+    d = Driven().on(TextDelta("a"), considered, *call(MATHS, 2), Finished("stop"), LegEnded())
+    meta, expert = d.machine.segments
+    assert meta.chances == considered.chances
+    assert (expert.token_id, expert.probability, expert.chances) == (MATHS.token_id, 0.9, None)
+
+
+def test_an_answer_of_the_meta_alone_tells_what_it_considered() -> None:
+    d = Driven().on(TextDelta("a"), Considered({MATHS.name: 0.1}), Finished("stop"), LegEnded())
+    assert [s.chances for s in d.machine.segments] == [{MATHS.name: 0.1}]
 
 
 def test_segments_are_clipped_to_a_stop_that_began_earlier() -> None:

@@ -65,13 +65,17 @@ class Site:
 
 
 @asynccontextmanager
-async def running(meta: FakeMeta, expert: FakeWorker, folder: Path) -> AsyncIterator[Site]:
+async def running(
+    meta: FakeMeta, expert: FakeWorker, folder: Path, **others: Any
+) -> AsyncIterator[Site]:
+    """An orchestrator with its state in `folder`; `others` are further settings."""
     settings = Settings(
         state_dir=folder / "state",
         cache_dir=folder / "cache",
         meta_url=meta.url,
         starter_experts=False,
         probe_seconds=0.05,
+        **others,
     )
     app = create_app(settings, None)
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
@@ -234,3 +238,46 @@ async def test_a_bad_manifest_is_refused_with_its_place(
     response = await site.http.post("/v1/experts", json=site.manifest() | change)
     assert response.status_code == 400
     assert message in response.json()["error"]["message"]
+
+
+async def test_examples_of_another_expert_are_refused(site: Site) -> None:
+    await site.add()
+    response = await site.add("more-sums", [*STARS, SUMS[3].upper()])
+    assert response.status_code == 422
+    message = response.json()["error"]["message"]
+    assert message.startswith("1 of the 17 examples are examples of the expert 'sums' too")
+    assert await site.live() == ["trivium", "trivium/meta", "trivium/sums"]
+
+
+async def test_a_twin_is_refused_with_the_name_of_the_expert_that_keeps_its_queries(
+    site: Site,
+) -> None:
+    await site.add()
+    numbers = {"12": "405", "405": "7", "7": "88", "88": "931", "931": "12"}
+    twins = [" ".join(numbers.get(word, word) for word in query.split()) for query in SUMS]
+    response = await site.add("twin", twins)
+    assert response.status_code == 422
+    assert "go to the expert 'sums'" in response.json()["error"]["message"]
+
+
+async def test_all_experts_can_be_fitted_together(site: Site) -> None:
+    await site.add()
+    await site.add("stars", STARS)
+    before = site.meta.rows.copy()
+    response = await site.http.post("/v1/experts/refit")
+    assert response.status_code == 200, response.text
+    assert set(response.json()) == {"sums", "stars"}
+    assert all(own["after"] >= 0.75 for own in response.json().values())
+    assert not np.array_equal(site.meta.rows[0, :2], before[0, :2])
+    assert np.array_equal(site.meta.rows[1:, :2], before[1:, :2]), "more than the start was fitted"
+    views = (await site.http.get("/v1/experts")).json()["data"]
+    assert [view["accuracy"] for view in views] == [
+        own["after"] for own in response.json().values()
+    ]
+
+
+async def test_one_expert_alone_cannot_be_fitted_together(site: Site) -> None:
+    await site.add()
+    response = await site.http.post("/v1/experts/refit")
+    assert response.status_code == 422
+    assert "fewer than two experts" in response.json()["error"]["message"]

@@ -132,7 +132,7 @@ def test_commands_fit_the_machine(tmp_path: Path) -> None:
     argv = " ".join(command.argv)
     assert "--dtype float32" in argv
     assert "--logits-processors router.vllm_plugin.gate:ExpertGate" in argv
-    assert argv.endswith("--seed 1")
+    assert "--seed 1 --no-trust-remote-code" in argv
     assert "trivium_endpoints" in command.env["VLLM_PLUGINS"]
     gpu = expert_command("calc", tmp_path, 9, [], Machine(gpu=True, cores=4, bf16=True))
     assert "--gpu-memory-utilization" in gpu.argv

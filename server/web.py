@@ -1,0 +1,132 @@
+"""The chat page at `/`: the files of `web/`, read once; hashed, compressed, under a strict CSP."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.errors import NotFound
+
+FOLDER = Path(__file__).parent / "web"
+MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+"""What is served besides `index.html`; other files of the folder are not."""
+# Whatever a model writes: no inline script or style, nothing from elsewhere, no form that is sent,
+# and HTML is parsed by DOMPurify's policy alone (Trusted Types, where the browser has them).
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types dompurify",
+    )
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+FOR_A_YEAR = "public, max-age=31536000, immutable"
+ASK_EACH_TIME = "no-cache"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file as it goes out. `etag` is weak: both encodings share it."""
+
+    body: bytes
+    gzipped: bytes
+    media_type: str
+    etag: str
+
+    @classmethod
+    def of(cls, body: bytes, media_type: str) -> Asset:
+        digest = hashlib.sha256(body).hexdigest()[:20]
+        return cls(body, gzip.compress(body, mtime=0), media_type, f'W/"{digest}"')
+
+    def answer(self, request: Request, cache: str) -> Response:
+        """200, or 304 if the client has it already."""
+        headers = {
+            **SECURITY_HEADERS,
+            "Cache-Control": cache,
+            "ETag": self.etag,
+            "Vary": "Accept-Encoding",
+        }
+        if self.etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(self.body, headers=headers, media_type=self.media_type)
+        headers["Content-Encoding"] = "gzip"
+        return Response(self.gzipped, headers=headers, media_type=self.media_type)
+
+
+class Page:
+    """`index.html` and its assets. Their addresses hold a hash of them all, so that a browser keeps
+    them for good and never mixes two versions."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises FileNotFoundError where the package was installed without its web files."""
+        files = _files(folder)
+        files["styles.css"] = b"\n".join(
+            files.pop(name) for name in sorted(files) if _is_style(name)
+        )
+        digest = hashlib.sha256()
+        for name, body in files.items():
+            digest.update(f"{name}\0{len(body)}\0".encode() + body)
+        self.version = digest.hexdigest()[:12]
+        self.assets = {
+            name: Asset.of(body, MEDIA_TYPES[Path(name).suffix]) for name, body in files.items()
+        }
+        # Relative, as the page's calls of the API: it also works below a path of a reverse proxy.
+        html = (folder / "index.html").read_text(encoding="utf-8")
+        filled = html.replace("{{assets}}", f"web/{self.version}")
+        self.index = Asset.of(filled.encode(), "text/html; charset=utf-8")
+
+    async def get_index(self, request: Request) -> Response:
+        """The page itself."""
+        return self.index.answer(request, ASK_EACH_TIME)
+
+    async def get_asset(self, version: str, name: str, request: Request) -> Response:
+        """One of its files. Of another version: the present one, not to be kept."""
+        asset = self.assets.get(name)
+        if asset is None:
+            raise NotFound(f"the chat page has no file {name!r}")
+        return asset.answer(request, FOR_A_YEAR if version == self.version else ASK_EACH_TIME)
+
+
+def _is_style(name: str) -> bool:
+    """Style sheets go out as one: the first paint waits for them."""
+    return name.startswith("styles/")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """Names with forward slashes, relative to `folder`, in order."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix in MEDIA_TYPES)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def web_router(folder: Path = FOLDER) -> APIRouter:
+    """The routes of the chat page; they are not part of the API's schema."""
+    page, router = Page(folder), APIRouter(include_in_schema=False)
+    methods = ["GET", "HEAD"]
+    router.add_api_route("/", page.get_index, methods=methods, response_model=None)
+    router.add_api_route(
+        "/web/{version}/{name:path}", page.get_asset, methods=methods, response_model=None
+    )
+    return router

@@ -1,0 +1,98 @@
+// The orchestrator's API: the only module that sends requests.
+
+import { eventData } from "./sse.js";
+
+const KEY = "trivium.key";
+
+/** The server said no, or could not be reached. `status` 0: no HTTP answer, or an event said it. */
+export class ApiError extends Error {
+  constructor(message, { status = 0, code = null, retryAfter = null, requestId = null } = {}) {
+    super(message);
+    Object.assign(this, { status, code, retryAfter, requestId });
+  }
+}
+
+export class Api {
+  #askKey;
+  #asking = null;
+
+  /** `askKey(refused)`: resolves to a key, or null if the person gives none. */
+  constructor(askKey) {
+    this.#askKey = askKey;
+  }
+
+  /** Ids of the models that are served. `ask`: for a key, if need be. Raises ApiError. */
+  async models(ask) {
+    const response = await this.#request("v1/models", {}, ask);
+    return (await response.json()).data.map((model) => model.id);
+  }
+
+  /** The chunks of a streamed answer. Raises ApiError; what an abort raises goes through. */
+  async *stream(body, signal) {
+    const response = await this.#request("v1/chat/completions", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+      signal,
+    });
+    for await (const data of received(response.body, signal)) {
+      if (data === "[DONE]") return;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new ApiError(chunk.error.message, { code: chunk.error.code });
+      yield chunk;
+    }
+    throw new ApiError("the stream ended early", { code: "cut" });
+  }
+
+  /** One request; where the server wants a key, the person is asked and it is sent again. */
+  async #request(path, options, ask = true) {
+    for (;;) {
+      const key = sessionStorage.getItem(KEY);
+      const response = await send(path, key, options);
+      if (response.ok) return response;
+      const error = await errorOf(response);
+      if (error.status !== 401 || !ask || !(await this.#newKey(key))) throw error;
+    }
+  }
+
+  /** Whether there is another key than `refused` now. Requests that need one at once ask once. */
+  async #newKey(refused) {
+    const now = sessionStorage.getItem(KEY);
+    if (now !== refused) return now !== null;
+    this.#asking ??= this.#askKey(refused !== null).finally(() => (this.#asking = null));
+    const key = await this.#asking;
+    if (key) sessionStorage.setItem(KEY, key);
+    return Boolean(key);
+  }
+}
+
+async function send(path, key, options) {
+  const headers = { ...options.headers };
+  if (key) headers.Authorization = `Bearer ${key}`;
+  try {
+    return await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new ApiError("no answer", { code: "unreachable" });
+  }
+}
+
+/** Events, where a connection that breaks is an ApiError. */
+async function* received(body, signal) {
+  try {
+    yield* eventData(body);
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError("the connection broke", { code: "cut" });
+  }
+}
+
+async function errorOf(response) {
+  const body = await response.json().catch(() => null);
+  return new ApiError(body?.error?.message ?? response.statusText, {
+    status: response.status,
+    code: body?.error?.code ?? null,
+    retryAfter: response.headers.get("Retry-After"),
+    requestId: response.headers.get("x-request-id"),
+  });
+}

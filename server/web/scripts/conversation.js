@@ -1,0 +1,94 @@
+// What a conversation is, and what may happen to it. Pure: no page, no network, no clock of its own.
+//
+// A conversation is { id, title, named, created, updated, settings, turns }; times are ms since 1970.
+// A turn is a question { role: "user", text } or an answer
+//   { role: "assistant", text, model, state, error, finish, segments, tokens, firstMs, totalMs }
+// whose `state` is "streaming", "done", "stopped" or "failed".
+
+export const AUTO = "trivium";
+const TITLE_LENGTH = 60;
+
+/** An empty conversation with the given settings. */
+export function newConversation(settings, now = Date.now()) {
+  return {
+    id: crypto.randomUUID?.() ?? `${now}-${Math.random().toString(36).slice(2)}`,
+    title: "New chat",
+    named: false,
+    created: now,
+    updated: now,
+    settings: { model: AUTO, ...settings },
+    turns: [],
+  };
+}
+
+/** Add a question and the answer that is to be written. Returns the answer. */
+export function ask(conversation, text, now = Date.now()) {
+  conversation.turns.push({ role: "user", text });
+  if (!conversation.named) conversation.title = titleFrom(conversation);
+  return expectAnswer(conversation, now);
+}
+
+/** Drop the last answer and expect another. Returns it. */
+export function askAgain(conversation, now = Date.now()) {
+  if (conversation.turns.at(-1)?.role === "assistant") conversation.turns.pop();
+  return expectAnswer(conversation, now);
+}
+
+/** Put `text` in place of the question at `index`; what followed it is dropped. */
+export function askInstead(conversation, index, text, now = Date.now()) {
+  conversation.turns.length = index;
+  return ask(conversation, text, now);
+}
+
+function expectAnswer(conversation, now) {
+  conversation.turns.push({
+    role: "assistant",
+    text: "",
+    model: conversation.settings.model,
+    state: "streaming",
+  });
+  conversation.updated = now;
+  return conversation.turns.at(-1);
+}
+
+function titleFrom(conversation) {
+  const first = conversation.turns[0].text.trim().replace(/\s+/g, " ");
+  return first.length > TITLE_LENGTH ? `${first.slice(0, TITLE_LENGTH).trimEnd()}…` : first;
+}
+
+/** Body of `POST v1/chat/completions` for the answer that the conversation ends with. */
+export function requestBody(conversation) {
+  const { model, system, ...sampling } = conversation.settings;
+  const messages = system ? [{ role: "system", content: system }] : [];
+  for (const { role, text } of conversation.turns.slice(0, -1)) addMessage(messages, role, text);
+  const given = Object.entries(sampling).filter(([, value]) => value != null);
+  return {
+    model,
+    messages,
+    ...Object.fromEntries(given),
+    stream: true,
+    stream_options: { include_usage: true },
+    trivium: { trace: true },
+  };
+}
+
+/** Chat templates want turns to alternate: an answer of nothing is left out, neighbours are joined. */
+function addMessage(messages, role, content) {
+  const last = messages.at(-1);
+  if (role === "assistant" && !content) return;
+  if (last?.role === role) last.content += `\n\n${content}`;
+  else messages.push({ role, content });
+}
+
+/** A stored conversation, mended: an answer that was being written when the page closed is over. */
+export function revived(conversation) {
+  for (const turn of conversation.turns) {
+    if (turn.state === "streaming") turn.state = "stopped";
+  }
+  return conversation;
+}
+
+/** The conversation as a JSON file's text. */
+export function exported(conversation) {
+  return `${JSON.stringify({ format: "trivium-conversation", version: 1, ...conversation }, null, 2)}\n`;
+}

@@ -1,0 +1,12 @@
+// Sets the theme before the first paint. A classic script: modules run too late for that.
+"use strict";
+
+(() => {
+  let choice = null;
+  try {
+    choice = localStorage.getItem("trivium.theme");
+  } catch {
+    // Storage is blocked: the system's theme it is.
+  }
+  if (choice === "light" || choice === "dark") document.documentElement.dataset.theme = choice;
+})();

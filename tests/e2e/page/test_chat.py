@@ -1,0 +1,174 @@
+"""Asking, stopping, asking again; conversations, models and settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.e2e.page.browser import World, answers, ask, box, over, questions, stored
+from tests.fakes import in_turn, says
+from tests.server.conftest import until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+
+# ---------------------------------------------------------------- asking
+
+
+async def test_an_answer_streams_in(world: World, page: Page) -> None:
+    world.meta.behave = says("Paris ", "is the ", "capital. ", "It is ", "large.", delay=0.15)
+    await box(page).fill("What is the capital of France?")
+    await box(page).press("Enter")
+    answer = answers(page).first
+    await expect(answer).to_contain_text("Paris")
+    assert "large" not in await answer.inner_text(), "the answer did not stream"
+    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    await over(answer)
+    await expect(answer).to_contain_text("Paris is the capital. It is large.")
+    await expect(questions(page)).to_contain_text("What is the capital of France?")
+    await expect(page).to_have_title("What is the capital of France? · Trivium")
+    read = await page.locator("#announcer").inner_text()
+    assert "Paris is the capital." in read
+    assert "It is large." in read
+    sent = world.meta.bodies[0]
+    assert sent["messages"] == [{"role": "user", "content": "What is the capital of France?"}]
+    [conversation] = await stored(page)
+    assert conversation["turns"][1]["segments"], "the page did not ask for a trace"
+
+
+async def test_stop_keeps_what_is_there_and_ends_the_workers_request(
+    world: World, page: Page
+) -> None:
+    world.meta.behave = says(*("word " for _ in range(200)), delay=0.03)
+    await box(page).fill("Go on")
+    await box(page).press("Enter")
+    await expect(answers(page)).to_contain_text("word word")
+    await page.get_by_role("button", name="Stop").click()
+    await expect(answers(page)).to_contain_text("Stopped.")
+    await until(lambda: world.meta.received[0].aborted)
+    await expect(page.get_by_role("button", name="Send")).to_be_visible()
+    world.meta.behave = says("Done.")
+    await expect(await ask(page, "And now?")).to_contain_text("Done.")
+    roles = [message["role"] for message in world.meta.bodies[1]["messages"]]
+    assert roles == ["user", "assistant", "user"]
+
+
+async def test_regenerate_replaces_the_last_answer(world: World, page: Page) -> None:
+    world.meta.behave = in_turn(says("First."), says("Second."))
+    answer = await ask(page, "Say something")
+    await expect(answer).to_contain_text("First.")
+    await answer.get_by_role("button", name="Answer again").click()
+    await expect(answers(page)).to_have_count(1)
+    await expect(answers(page)).to_contain_text("Second.")
+    assert world.meta.bodies[0]["messages"] == world.meta.bodies[1]["messages"]
+
+
+async def test_edit_and_resend_drops_what_followed(world: World, page: Page) -> None:
+    world.meta.behave = in_turn(says("One."), says("Two."), says("Three."))
+    await ask(page, "first")
+    await ask(page, "second")
+    question = questions(page).first
+    await question.hover()
+    await question.get_by_role("button", name="Edit this message").click()
+    await page.get_by_role("textbox", name="Edit your message").fill("changed")
+    await question.get_by_role("button", name="Send").click()
+    await expect(answers(page)).to_have_count(1)
+    await expect(answers(page)).to_contain_text("Three.")
+    await expect(questions(page)).to_have_text(["changed"])
+    assert world.meta.bodies[2]["messages"] == [{"role": "user", "content": "changed"}]
+
+
+async def test_model_picker(world: World, page: Page) -> None:
+    picker = page.get_by_role("combobox", name="Model")
+    await expect(picker.locator("option")).to_have_text(["Auto", "meta", "arithmetic", "astronomy"])
+    await expect(picker).to_have_value("trivium")
+    await picker.select_option("astronomy")
+    await expect(await ask(page, "Hi")).to_contain_text("Moon")
+    assert not world.meta.received
+    await page.reload()
+    await expect(picker).to_have_value("trivium/astronomy")
+
+
+async def test_system_prompt_and_sampling(world: World, page: Page) -> None:
+    await page.get_by_role("button", name="Settings of this chat").click()
+    dialog = page.get_by_role("dialog", name="Settings of this chat")
+    await dialog.get_by_label("System prompt").fill("Be brief.")
+    await dialog.get_by_label("Temperature").fill("0.3")
+    await dialog.get_by_label("Longest answer").fill("2")
+    await dialog.get_by_role("button", name="Done").click()
+    world.meta.behave = says("a ", "b ", "c ")
+    answer = await ask(page, "Hi")
+    await expect(answer).to_contain_text("The longest answer allowed was reached")
+    sent = world.meta.bodies[0]
+    assert sent["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert (sent["temperature"], sent["max_tokens"]) == (0.3, 2)
+    assert "top_p" not in sent
+    assert "seed" not in sent
+
+
+# ---------------------------------------------------------------- conversations
+
+
+async def test_conversations_survive_a_reload(world: World, page: Page) -> None:
+    world.meta.behave = in_turn(says("Alpha."), says("Beta."))
+    await ask(page, "first chat")
+    await page.get_by_role("button", name="New chat").first.click()
+    await expect(answers(page)).to_have_count(0)
+    await ask(page, "second chat")
+    await page.reload()
+    await expect(answers(page)).to_contain_text("Beta.")
+    links = page.locator("#conversations a")
+    await expect(links).to_have_text(["second chat", "first chat"])
+    await links.nth(1).click()
+    await expect(answers(page)).to_contain_text("Alpha.")
+    await page.go_back()
+    await expect(answers(page)).to_contain_text("Beta.")
+
+
+async def test_rename_export_and_delete(world: World, page: Page) -> None:
+    await ask(page, "a question")
+    await page.locator("#conversations li").hover()
+    await page.get_by_role("button", name="Rename “a question”").click()
+    await page.get_by_role("textbox", name="New name").fill("Greetings")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#conversations a")).to_have_text(["Greetings"])
+    await page.locator("#conversations li").hover()
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Export “Greetings” as JSON").click()
+    file = await download.value
+    assert file.suggested_filename == "Greetings.json"
+    saved = json.loads(Path(await file.path()).read_text())  # noqa: ASYNC240
+    assert [turn["text"] for turn in saved["turns"]] == ["a question", "Hello!"]
+    assert saved["format"] == "trivium-conversation"
+    await page.locator("#conversations li").hover()
+    await page.get_by_role("button", name="Delete “Greetings”").click()
+    await page.get_by_role("button", name="Keep it").click()
+    await expect(page.locator("#conversations li")).to_have_count(1)
+    await page.locator("#conversations li").hover()
+    await page.get_by_role("button", name="Delete “Greetings”").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(page.locator("#conversations li")).to_have_count(0)
+    await page.reload()
+    await expect(page.locator("#conversations li")).to_have_count(0)
+
+
+async def test_an_answer_cut_by_a_reload_is_kept(world: World, page: Page) -> None:
+    world.meta.behave = says(*("word " for _ in range(100)), delay=0.05)
+    await box(page).fill("Go on")
+    await box(page).press("Enter")
+    await expect(answers(page)).to_contain_text("word word")
+    await page.reload()
+    await expect(answers(page)).to_contain_text("word word")
+    await expect(answers(page)).to_contain_text("Stopped.")
+
+
+async def test_a_chat_goes_on_in_the_background(world: World, page: Page) -> None:
+    world.meta.behave = in_turn(says("slow ", "answer", delay=0.3), says("Quick."))
+    await box(page).fill("slow")
+    await box(page).press("Enter")
+    await page.get_by_role("button", name="New chat").first.click()
+    await expect(await ask(page, "quick")).to_contain_text("Quick.")
+    await page.locator("#conversations a").nth(1).click()
+    await expect(answers(page)).to_have_text("slow answer")
