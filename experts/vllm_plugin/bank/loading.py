@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from vllm.model_executor.model_loader.weight_utils import default_weight_loader
-
-REST = 0.5
-"""Seconds of rest for each second of work."""
 
 Weights = Iterable[tuple[str, Tensor]]
 Call = Callable[[Tensor], Any]
@@ -42,19 +38,9 @@ class Loading:
         if not self._calls.keys() >= set(names):
             self.first(weights)
             return
-        for name, tensor in unhurried(weights):
+        for name, tensor in weights:
             for call in self._calls[name]:
                 call(tensor)
-
-
-def unhurried(weights: Weights) -> Weights:
-    """Rest after each tensor for a part of the time that the caller worked with it: on a small
-    machine the cores, and memory's bandwidth, are the steps' too."""
-    began = time.thread_time()
-    for name, tensor in weights:
-        yield name, tensor
-        time.sleep(REST * (time.thread_time() - began))
-        began = time.thread_time()
 
 
 class _Noted:
