@@ -220,7 +220,7 @@ def _prompts(folder: Path, config: Any, tokens: int) -> list[Ids]:
     if room < 2:
         raise VerificationError(f"texts of {tokens} tokens are too long for this model")
     if (folder / "tokenizer_config.json").exists():
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return [tuple(tokenizer(text)["input_ids"][:room]) for text in PROMPTS]
     random = np.random.default_rng(0)
     length = min(RANDOM_LENGTH, room)

@@ -95,7 +95,9 @@ def run_reference(folder: Path, prompts: list[Ids], tokens: int, rounding: float
 
     torch._dynamo.config.disable = True  # compiling costs more than it saves here
     with _errors_as("transformers"):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=False
+        ).eval()
     with torch.inference_mode():
         ids = [_greedy(model, prompt, tokens) for prompt in prompts]
         exact = [_all_logits(model, text) for text in ids]

@@ -81,11 +81,13 @@ class OfflineEncoder:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self._tokenizer = AutoTokenizer.from_pretrained(self._folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         # A CPU computes float32 faster than bfloat16; the features are the same to 1 %.
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            self._folder, dtype=dtype, trust_remote_code=False
+        )
         self._model = model.to(device).eval()
 
     def _ids(self, prompt: Messages) -> list[int]:
