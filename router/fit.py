@@ -102,10 +102,12 @@ def fit_row(
         general: ordinary traffic.
         near: `[k, features]`, near misses: questions of many subjects, maybe of this one too.
     """
-    start = _fit_start(own.start, hints, two_part.start, rivals, rows, general.start, near)
+    share = 1 / (1 + len(rows))
+    states = _start_states(own.start, hints, two_part.start, rivals, rows, general.start, near)
+    start = _fit_start(states, share)
     asked = np.concatenate([own.start, two_part.start])
     others = np.concatenate([near, rivals.features])
-    pending = _fit_question(asked, general.start, others, FALSE_ROUTE_RATE / (1 + len(rows)))
+    pending = _fit_question(asked, general.start, others, share * FALSE_ROUTE_RATE)
     ends = np.concatenate([own.ends, two_part.ends])
     turn = _fit_question(ends, general.ends, near[:0], TURN_RATE)
     parts = (start, pending, turn)
@@ -150,25 +152,16 @@ class _Start:
         return _Start(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
-def _fit_start(
-    own: Floats,
-    hints: Hints,
-    two_part: Floats,
-    rivals: Rivals,
-    rows: Sequence[HeadRow],
-    general: Floats,
-    near: Floats,
-) -> _Part:
+def _fit_start(states: _Start, share: float) -> _Part:
     """First with all near misses and general queries; those that turn out to be of the expert's
-    own subject are then left out."""
-    states = _start_states(own, hints, two_part, rivals, rows, general, near)
+    own subject are then left out. `share`: of the target rates, this expert's."""
     scores, weights, bias = _scores(states)
     doubtful = _doubtful(scores, states)
     if doubtful.any():
         states = states.only(~doubtful)
         scores, weights, bias = _scores(states)
     scale, shift = _calibrate(scores, states)
-    margin = _margin(scores * scale + shift, states, share=1 / (1 + len(rows)))
+    margin = _margin(scores * scale + shift, states, share)
     return _Part(weights * scale, bias * scale + shift, margin)
 
 
@@ -238,7 +231,7 @@ def _doubtful(scores: Floats, states: _Start) -> npt.NDArray[np.bool_]:
 
 def _examples(states: _Start) -> npt.NDArray[np.bool_]:
     """`[n]`: the expert's examples themselves, without views and names."""
-    chosen: npt.NDArray[np.bool_] = states.own == 1.0
+    chosen: npt.NDArray[np.bool_] = (states.own == 1.0) & (states.fold >= 0)
     return chosen
 
 
