@@ -224,7 +224,9 @@ def _two_part(
 
 
 def _some(examples: Sequence[Messages]) -> list[Messages]:
-    whole = [example for example in examples if example[-1]["role"] != "assistant"]
+    """Of those that were encoded when their expert was learned: they are in the cache."""
+    seen, _ = split(list(examples)[:MAX_EXAMPLES])
+    whole = [example for example in seen if example[-1]["role"] != "assistant"]
     return whole[:: max(1, -(-len(whole) // MAX_RIVAL_EXAMPLES))]
 
 

@@ -15,13 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky, solve_triangular  # type: ignore[import-untyped]
 from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.special import expit  # type: ignore[import-untyped]
+from scipy.special import expit, log_softmax  # type: ignore[import-untyped]
 
 from router.head import Floats
 
 SHRINKAGE = 0.8
 STRENGTH = 0.01
 """Inverse of the L2 penalty (scikit-learn's C), on features of mean square 1."""
+
+TOLERANCE = 1e-3
+"""Of the gradient of the mean loss."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -73,17 +76,29 @@ def regress(features: Floats, labels: Labels, weight: Floats) -> tuple[Floats, F
     `features` `[n, d]` of a Space; `labels` `[n]`, every class present; `weight` `[n]`, made so
     that all classes weigh the same. Returns weights `[classes - 1, d]` and biases.
     """
-    from sklearn.linear_model import LogisticRegression
-
     totals = np.bincount(labels, weight)
-    balanced = weight * (weight.sum() / len(totals) / totals)[labels]
-    model = LogisticRegression(C=STRENGTH, max_iter=200, tol=1e-3)
-    model.fit(features, labels, sample_weight=balanced)
-    if len(totals) == 2:
-        return model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
-    weights = model.coef_[1:] - model.coef_[:1]
-    bias = model.intercept_[1:] - model.intercept_[0]
-    return weights.astype(np.float32), bias.astype(np.float32)
+    share = weight / (len(totals) * totals)[labels]
+    penalty = 1 / (STRENGTH * float(weight.sum()))
+    right = np.arange(len(labels)), labels
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        rows = parameters.reshape(len(totals), -1)
+        weights, bias = rows[:, :-1], rows[:, -1]
+        likelihood = log_softmax(features @ weights.T.astype(np.float32) + bias, axis=1)
+        pull = np.exp(likelihood)
+        pull[right] -= 1
+        pull *= share[:, None]
+        slope = np.empty_like(rows)
+        slope[:, :-1] = pull.T.astype(np.float32) @ features + penalty * weights
+        slope[:, -1] = pull.sum(axis=0)
+        cost = 0.5 * penalty * (weights**2).sum() - share @ likelihood[right]
+        return float(cost), slope.ravel()
+
+    start = np.zeros(len(totals) * (features.shape[1] + 1))
+    options = {"gtol": TOLERANCE, "maxiter": 200}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+    rows = (found.reshape(len(totals), -1) - found.reshape(len(totals), -1)[0]).astype(np.float32)
+    return rows[1:, :-1], rows[1:, -1]
 
 
 def regress_against(

@@ -92,9 +92,8 @@ async def test_only_some_of_the_others_examples_are_encoded() -> None:
     encoder: Any = Words()
     many = [ask(f"observe {n}") for n in range(400)]
     await learn_row(encoder, "sums", SUMS, [Other(many, None)])
-    assert sum(prompt[0]["content"].startswith("observe") for prompt in encoder.asked) == (
-        MAX_RIVAL_EXAMPLES
-    )
+    theirs = sum(prompt[0]["content"].startswith("observe") for prompt in encoder.asked)
+    assert 0.8 * MAX_RIVAL_EXAMPLES < theirs <= MAX_RIVAL_EXAMPLES
 
 
 async def test_rows_learned_together_tell_all_experts_apart() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from router.head import Floats
-from router.solver import Labels, Space, regress
+from router.solver import STRENGTH, Labels, Space, regress
 
 RNG = np.random.default_rng(0)
 SIZE = 40
@@ -62,3 +62,17 @@ def test_two_classes_give_one_row() -> None:
     weights, bias = regress(features, (labels > 0).astype(np.int64), np.ones(60, np.float32))
     assert weights.shape == (1, SIZE)
     assert bias.shape == (1,)
+
+
+def test_the_regression_is_scikit_learns() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    features, labels = draw(300)
+    features /= 10
+    weight = RNG.uniform(0.1, 1, size=300).astype(np.float32)
+    weights, bias = regress(features, labels, weight)
+    balanced = weight * (weight.sum() / 3 / np.bincount(labels, weight))[labels]
+    theirs = LogisticRegression(C=STRENGTH, max_iter=1000, tol=1e-6)
+    theirs.fit(features, labels, sample_weight=balanced)
+    np.testing.assert_allclose(weights, theirs.coef_[1:] - theirs.coef_[0], atol=0.01)
+    np.testing.assert_allclose(bias, theirs.intercept_[1:] - theirs.intercept_[0], atol=0.03)
