@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from router.background import joined
 from router.encode import Encoder, Messages
@@ -26,6 +28,8 @@ MAX_EXAMPLES = 400
 MAX_RIVAL_EXAMPLES = 50
 """Of each other expert, evenly spaced."""
 HELD_OUT = 0.2
+FIT_THREADS = max(1, (os.cpu_count() or 1) // 2)
+"""Threads of linear algebra that wait for one another lose much to workers on the same cores."""
 
 Progress = Callable[[str], None]
 
@@ -64,7 +68,8 @@ async def learn_row(
     states = await prompts.encode(encoder, say)
     say("fitting the row")
     rows = [other.row for other in others if other.row is not None]
-    row = await asyncio.to_thread(_fit, prompts, states, rows, general)
+    with threadpool_limits(FIT_THREADS):
+        row = await asyncio.to_thread(_fit, prompts, states, rows, general)
     return Learned(row, tuple(held_out))
 
 
@@ -81,7 +86,8 @@ async def learn_together(
     prompts = [_Prompts.of(name, seen, (), ()) for name, (seen, _) in parts.items()]
     states = [await own.encode(encoder, say) for own in prompts]
     say("fitting all rows")
-    fit = await asyncio.to_thread(fit_joint, _training(prompts, states, general))
+    with threadpool_limits(FIT_THREADS):
+        fit = await asyncio.to_thread(fit_joint, _training(prompts, states, general))
     learned = {}
     for place, (name, (_, held_out)) in enumerate(parts.items()):
         row = rows[name].with_start(fit.weights[place], float(fit.bias[place]), fit.margin)

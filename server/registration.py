@@ -209,7 +209,9 @@ class Registrar:
             for expert in self._registry.experts()
             if expert.name != manifest.name
         ]
-        return await learn_row(encoder, manifest.name, _prompts(manifest), others, steps.say)
+        learned = await learn_row(encoder, manifest.name, _prompts(manifest), others, steps.say)
+        steps.say("waiting for the worker")
+        return learned
 
     async def _check(
         self,

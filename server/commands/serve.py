@@ -163,7 +163,8 @@ class _Printer(Watcher):
             if name == "meta" and not self._announced:
                 self._announced = True
                 self._meta_live = time.monotonic()
-                self._print(f"serving on {self._url}; experts join as they come up")
+                self._print(f"serving on {self._url} (a browser finds the chat page there);")
+                self._print("experts join as they come up")
         elif status.state in ("restarting", "failed"):
             self._started(name)
             self._print(f"worker {name} {status}")
