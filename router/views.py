@@ -2,7 +2,9 @@
 
 Ten examples that all share a preamble, or a list of choices, teach the form as much as the
 subject. A line that stands in several queries is form. The first line that stands in this query
-alone is a view of its own, encoded and fitted beside the whole with half its weight.
+alone is a view of its own, encoded and fitted beside the whole with half its weight. So are, where
+queries are few, the first and the second half of its words: each is about the subject too, and
+ends in another way.
 """
 
 from __future__ import annotations
@@ -21,6 +23,15 @@ def views(queries: Sequence[str]) -> list[str | None]:
     """For each query its first line that no other query has, or None if that is all of it."""
     seen = Counter(line for query in queries for line in set(_lines(query)))
     return [_first(query, seen) for query in queries]
+
+
+def halves(text: str) -> list[str]:
+    """The first and the second half of a text's words; none of one with few words."""
+    words = text.split()
+    middle = len(words) // 2
+    if len(words) < MIN_WORDS:
+        return []
+    return [" ".join(words[:middle]), " ".join(words[middle:])]
 
 
 def last_query(messages: Messages) -> str:

@@ -10,7 +10,7 @@ import pytest
 from router.dataset import DataError, Query
 from router.encode import Messages
 from router.head import Floats
-from router.training import Progress, encode_training
+from router.training import FEW, Progress, encode_training
 
 
 class Lengths:
@@ -32,10 +32,19 @@ def test_queries_views_names_and_general_queries_have_their_places() -> None:
     data = encode_training(queries, Lengths(), lambda done, of: None)
     assert data.labels.tolist() == [2, 0, 1, 2, 0, 1]
     assert data.features[:, 0].tolist() == [len(query.text) for query in queries]
-    assert data.views[:, 0].tolist() == [len("one two three four")]
-    assert data.view_of.tolist() == [0]
+    views = ["one two three four", "one two", "three four"]
+    assert data.views[:, 0].tolist() == [len(view) for view in views]
+    assert data.view_of.tolist() == [0, 0, 0]
     assert data.shifts.shape[0] == 2
     assert len(data.general) >= 300
+
+
+def test_halves_are_encoded_where_queries_are_few_only() -> None:
+    many = [ask(f"what is number {n}", "a") for n in range(FEW)]
+    few = [ask("who wrote this great play", "b"), ask("who wrote this other play", "b")]
+    none = [ask(f"one two three four {n}", None) for n in range(FEW)]
+    data = encode_training(many + few + none, Lengths(), lambda done, of: None)
+    assert data.view_of.tolist() == [FEW, FEW, FEW + 1, FEW + 1]
 
 
 def test_an_expert_with_one_query_is_refused() -> None:

@@ -1,6 +1,6 @@
 """Second views: what is left when the form is taken away."""
 
-from router.views import views
+from router.views import halves, views
 
 
 def test_a_shared_preamble_is_left_out() -> None:
@@ -17,3 +17,8 @@ def test_choices_after_the_question_are_left_out() -> None:
     assert views(["Which planet is the largest?\nA. Mars\nB. Jupiter\nAnswer:"]) == [
         "Which planet is the largest?"
     ]
+
+
+def test_halves_are_made_of_queries_with_enough_words() -> None:
+    assert halves("Which planet is the largest one?") == ["Which planet is", "the largest one?"]
+    assert halves("Who wrote Faust?") == []
