@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy import JSON, Engine, Float, Integer, LargeBinary, String, create_engine, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from experts.database import database_errors
 from experts.manifest import Manifest
 
 
 class RegistryError(RuntimeError):
     """The registry cannot do what was asked; the message says why."""
+
+
+_database_errors = partial(database_errors, kind=RegistryError)
 
 
 class NameInUse(RegistryError):
@@ -34,8 +38,8 @@ class NoFreeSlot(RegistryError):
 class RegisteredExpert:
     """One registered expert as stored.
 
-    `row` is the fitted head row (`router.head`, float32 bytes of one row, its last element the
-    bias) and belongs to the meta LLM whose fingerprint is `meta`.
+    `row` is the fitted head row (bytes of a `router.head.HeadRow`); `meta` says which meta LLM,
+    and which form of rows, it belongs to.
     """
 
     name: str
@@ -122,7 +126,10 @@ class Registry:
             accuracy=accuracy,
             created=created.isoformat(),
         )
-        with _database_errors("write to the registry"), Session(self._engine) as session:
+        with (
+            _database_errors("write to the registry"),
+            Session(self._engine) as session,
+        ):
             session.add(record)
             try:
                 session.commit()
@@ -135,7 +142,10 @@ class Registry:
 
     def update_row(self, name: str, row: bytes, meta: str, accuracy: float | None) -> None:
         """Replace the fitted row of `name`, e.g. for another meta LLM. Raises UnknownExpert."""
-        with _database_errors("write to the registry"), Session(self._engine) as session:
+        with (
+            _database_errors("write to the registry"),
+            Session(self._engine) as session,
+        ):
             record = session.get(_Expert, name)
             if record is None:
                 raise UnknownExpert(f"no expert named {name!r} is registered")
@@ -144,7 +154,10 @@ class Registry:
 
     def update_rows(self, rows: Mapping[str, tuple[bytes, float | None]]) -> None:
         """Replace several experts' rows and accuracies at once. Raises UnknownExpert."""
-        with _database_errors("write to the registry"), Session(self._engine) as session:
+        with (
+            _database_errors("write to the registry"),
+            Session(self._engine) as session,
+        ):
             for name, (row, accuracy) in rows.items():
                 record = session.get(_Expert, name)
                 if record is None:
@@ -159,7 +172,10 @@ class Registry:
 
     def mark_starter(self, name: str, *, seen: bool = True) -> None:
         """Remember, or forget, that the starter expert `name` was registered."""
-        with _database_errors("write to the registry"), Session(self._engine) as session:
+        with (
+            _database_errors("write to the registry"),
+            Session(self._engine) as session,
+        ):
             record = session.get(_Starter, name)
             if seen and record is None:
                 session.add(_Starter(name=name))
@@ -169,21 +185,15 @@ class Registry:
 
     def remove(self, name: str) -> None:
         """Forget an expert and free its slot. Raises UnknownExpert."""
-        with _database_errors("write to the registry"), Session(self._engine) as session:
+        with (
+            _database_errors("write to the registry"),
+            Session(self._engine) as session,
+        ):
             record = session.get(_Expert, name)
             if record is None:
                 raise UnknownExpert(f"no expert named {name!r} is registered")
             session.delete(record)
             session.commit()
-
-
-@contextmanager
-def _database_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error)
-        raise RegistryError(f"could not {what}: {reason}") from error
 
 
 def _load(record: _Expert) -> RegisteredExpert:

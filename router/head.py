@@ -28,6 +28,8 @@ QUESTIONS = ("start", "pending", "turn")
 A later hand-over needs both `pending`, remembered from the first token, and `turn`.
 """
 START = QUESTIONS.index("start")
+ROW_FORMAT = 2
+"""Of `HeadRow.to_bytes`: 2 has the margins."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from router.head import Floats, Head
+from router.head import ROW_FORMAT, Floats, Head
 from router.vocabulary import ExpertVocabulary
 
 
@@ -27,6 +27,11 @@ class MetaInfo:
     vocabulary: ExpertVocabulary
     hidden_size: int
     fingerprint: str
+
+    @property
+    def rows(self) -> str:
+        """What stored rows belong to: this meta LLM, and the form in which rows are stored."""
+        return f"{self.fingerprint}/{ROW_FORMAT}"
 
 
 @dataclass(frozen=True, eq=False)

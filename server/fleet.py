@@ -133,7 +133,7 @@ class Fleet:
         rows = {
             member.expert.slot: member.row
             for member in self._members.values()
-            if member.row is not None and member.expert.meta == info.fingerprint
+            if member.row is not None and member.expert.meta == info.rows
         }
         return build_head(rows | self._trials, info.vocabulary.slots, info.hidden_size)
 
@@ -282,7 +282,7 @@ class Fleet:
                 member.worker.endpoint,
             )
             for member in self._members.values()
-            if member.worker.endpoint is not None and member.expert.meta == meta.info.fingerprint
+            if member.worker.endpoint is not None and member.expert.meta == meta.info.rows
         ]
         self._snapshots.publish(worker.endpoint, tuple(live))
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy import Integer, String, create_engine, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from experts.database import database_errors
 
 PREFIX = "sk-trivium-"
 SECRET_BYTES = 32
@@ -30,6 +32,9 @@ Scope = Literal["chat", "admin"]
 
 class KeysError(RuntimeError):
     """The keys cannot be read or changed as asked; the message says why."""
+
+
+_database_errors = partial(database_errors, kind=KeysError)
 
 
 @dataclass(frozen=True)
@@ -197,12 +202,3 @@ def _load(record: _ApiKey) -> Key:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
-
-
-@contextmanager
-def _database_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error)
-        raise KeysError(f"could not {what}: {reason}") from error

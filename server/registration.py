@@ -132,7 +132,7 @@ class Registrar:
                 names = taken | {slot: manifest.name}
                 accuracy = await self._check(meta, info, names, manifest.name, learned)
                 registered = self._registry.add(
-                    manifest, slot, learned.row.to_bytes(), info.fingerprint, accuracy
+                    manifest, slot, learned.row.to_bytes(), info.rows, accuracy
                 )
         except BaseException as error:
             await self._fleet.stop_worker(worker)
@@ -204,7 +204,7 @@ class Registrar:
         others = [
             Other(
                 _prompts(expert.manifest),
-                HeadRow.from_bytes(expert.row) if expert.meta == info.fingerprint else None,
+                HeadRow.from_bytes(expert.row) if expert.meta == info.rows else None,
             )
             for expert in self._registry.experts()
             if expert.name != manifest.name
@@ -250,7 +250,7 @@ class Registrar:
         async with self._lock:
             learned = await self._learn(meta, info, expert.manifest, steps)
             self._registry.update_row(
-                expert.name, learned.row.to_bytes(), info.fingerprint, expert.accuracy
+                expert.name, learned.row.to_bytes(), info.rows, expert.accuracy
             )
         self._say(Progress(expert.name, "live", "done"))
         return self._registry.get(expert.name)
@@ -261,25 +261,34 @@ class Registrar:
         and then nothing has changed."""
         async with self._lock:
             meta, info = self._fleet.meta()
-            experts = {e.name: e for e in self._registry.experts() if e.meta == info.fingerprint}
+            experts = {e.name: e for e in self._registry.experts() if e.meta == info.rows}
             if len(experts) < 2:
                 raise Unprocessable("there are fewer than two experts to be told apart")
-            learned = await learn_together(
-                Encoder(meta, info, self._fleet.encodings_dir),
-                {name: _prompts(expert.manifest) for name, expert in experts.items()},
-                {name: HeadRow.from_bytes(expert.row) for name, expert in experts.items()},
-            )
-            names = {expert.slot: name for name, expert in experts.items()}
-            async with self._fleet.trial({s: learned[name].row for s, name in names.items()}):
-                after = {
-                    name: await self._check(meta, info, names, name, own)
-                    for name, own in learned.items()
-                }
-                self._registry.update_rows(
-                    {name: (own.row.to_bytes(), after[name]) for name, own in learned.items()}
-                )
-            await self._fleet.refit(*(self._registry.get(name) for name in experts))
+            try:
+                after = await self._refit(meta, info, experts)
+            except MetaError as error:
+                raise NotReady(str(error)) from None
         return {name: (expert.accuracy, after[name]) for name, expert in experts.items()}
+
+    async def _refit(
+        self, meta: MetaClient, info: MetaInfo, experts: Mapping[str, RegisteredExpert]
+    ) -> dict[str, float | None]:
+        learned = await learn_together(
+            Encoder(meta, info, self._fleet.encodings_dir),
+            {name: _prompts(expert.manifest) for name, expert in experts.items()},
+            {name: HeadRow.from_bytes(expert.row) for name, expert in experts.items()},
+        )
+        names = {expert.slot: name for name, expert in experts.items()}
+        async with self._fleet.trial({s: learned[name].row for s, name in names.items()}):
+            after = {
+                name: await self._check(meta, info, names, name, own)
+                for name, own in learned.items()
+            }
+            self._registry.update_rows(
+                {name: (own.row.to_bytes(), after[name]) for name, own in learned.items()}
+            )
+        await self._fleet.refit(*(self._registry.get(name) for name in experts))
+        return after
 
     async def remove(self, name: str) -> None:
         """Remove an expert; running answers finish first. Raises UnknownExpert."""

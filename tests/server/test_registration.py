@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
+from experts.registry import Registry
 from router.background import general_queries
 from server.app import create_app
 from server.settings import Settings
-from tests.fake_meta import FIRST_ID, FakeMeta
+from tests.fake_meta import FIRST_ID, HIDDEN, FakeMeta
 from tests.fakes import FakeWorker, says
 from tests.server.conftest import serving
 
@@ -281,3 +282,21 @@ async def test_one_expert_alone_cannot_be_fitted_together(site: Site) -> None:
     response = await site.http.post("/v1/experts/refit")
     assert response.status_code == 422
     assert "fewer than two experts" in response.json()["error"]["message"]
+
+
+async def test_rows_that_were_stored_in_another_form_are_learned_again(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        meta = await stack.enter_async_context(FakeMeta())
+        expert = await stack.enter_async_context(FakeWorker(says("42"), "calc"))
+        async with running(meta, expert, tmp_path) as site:
+            assert (await site.add()).status_code == 201
+            good = meta.rows[:, 0].copy()
+        registry = Registry(f"sqlite:///{tmp_path / 'state' / 'registry.db'}")
+        older = np.zeros(3 * HIDDEN + 3, np.float32).tobytes()
+        registry.update_row("sums", older, "fake", 1.0)
+        registry.close()
+        meta.restart()
+        async with running(meta, expert, tmp_path) as site:
+            await until(lambda: site.slots_that_can_win() == [0])
+            np.testing.assert_allclose(meta.rows[:, 0], good, rtol=1e-3, atol=1e-4)
+            assert "trivium/sums" in await site.live()
