@@ -126,10 +126,7 @@ class Registry:
             accuracy=accuracy,
             created=created.isoformat(),
         )
-        with (
-            _database_errors("write to the registry"),
-            Session(self._engine) as session,
-        ):
+        with _database_errors("write to the registry"), Session(self._engine) as session:
             session.add(record)
             try:
                 session.commit()
@@ -142,10 +139,7 @@ class Registry:
 
     def update_row(self, name: str, row: bytes, meta: str, accuracy: float | None) -> None:
         """Replace the fitted row of `name`, e.g. for another meta LLM. Raises UnknownExpert."""
-        with (
-            _database_errors("write to the registry"),
-            Session(self._engine) as session,
-        ):
+        with _database_errors("write to the registry"), Session(self._engine) as session:
             record = session.get(_Expert, name)
             if record is None:
                 raise UnknownExpert(f"no expert named {name!r} is registered")
@@ -154,10 +148,7 @@ class Registry:
 
     def update_rows(self, rows: Mapping[str, tuple[bytes, float | None]]) -> None:
         """Replace several experts' rows and accuracies at once. Raises UnknownExpert."""
-        with (
-            _database_errors("write to the registry"),
-            Session(self._engine) as session,
-        ):
+        with _database_errors("write to the registry"), Session(self._engine) as session:
             for name, (row, accuracy) in rows.items():
                 record = session.get(_Expert, name)
                 if record is None:
@@ -172,10 +163,7 @@ class Registry:
 
     def mark_starter(self, name: str, *, seen: bool = True) -> None:
         """Remember, or forget, that the starter expert `name` was registered."""
-        with (
-            _database_errors("write to the registry"),
-            Session(self._engine) as session,
-        ):
+        with _database_errors("write to the registry"), Session(self._engine) as session:
             record = session.get(_Starter, name)
             if seen and record is None:
                 session.add(_Starter(name=name))
@@ -185,10 +173,7 @@ class Registry:
 
     def remove(self, name: str) -> None:
         """Forget an expert and free its slot. Raises UnknownExpert."""
-        with (
-            _database_errors("write to the registry"),
-            Session(self._engine) as session,
-        ):
+        with _database_errors("write to the registry"), Session(self._engine) as session:
             record = session.get(_Expert, name)
             if record is None:
                 raise UnknownExpert(f"no expert named {name!r} is registered")
