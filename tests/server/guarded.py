@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,10 @@ from server.guard import install_guard
 from server.keyring import Keyring
 from server.keys import Key, Limits, Scope, digest_of, new_secret
 from server.settings import Settings
+from tests.fake_meta import FakeMeta
+from tests.fakes import FakeWorker, says
 from tests.server.conftest import World, serving_world
+from tests.server.test_registration import Site, running
 
 
 def make_key(
@@ -58,3 +61,12 @@ async def guarded(folder: Path, *keys: Key, **settings: Any) -> AsyncIterator[Gu
 
 def bearer(secret: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"}
+
+
+@asynccontextmanager
+async def site_with(folder: Path, **settings: Any) -> AsyncIterator[Site]:
+    """A whole orchestrator with a fake meta and one fake expert."""
+    async with AsyncExitStack() as stack:
+        meta = await stack.enter_async_context(FakeMeta())
+        expert = await stack.enter_async_context(FakeWorker(says("42"), "calc"))
+        yield await stack.enter_async_context(running(meta, expert, folder, **settings))
