@@ -89,6 +89,8 @@ class Manifest(BaseModel):
     description: str = Field(min_length=1, max_length=2000)
     worker: Annotated[ManagedWorker | ExternalWorker, Field(discriminator="kind")]
     examples: tuple[Example, ...] = Field(min_length=MIN_EXAMPLES, max_length=10_000)
+    counter_examples: tuple[Example, ...] = Field(default=(), max_length=10_000)
+    """Queries like its own that it should not be called for."""
     license: str | None = None
 
     @model_validator(mode="after")
@@ -97,12 +99,23 @@ class Manifest(BaseModel):
             raise ValueError(f"the name {self.name!r} is reserved; choose another")
         return self
 
+    @model_validator(mode="after")
+    def _examples_agree(self) -> Manifest:
+        both = set(self.examples) & set(self.counter_examples)
+        if both:
+            query = next(m.content for e in both for m in e.messages if m.role == "user")
+            raise ValueError(
+                f"{query[:60]!r} is an example and a counter-example: leave it out of one of the"
+                " two"
+            )
+        return self
+
 
 def load_manifest(path: Path) -> Manifest:
     """Read `path`: an `expert.yaml`, or a folder that holds one.
 
-    `examples` may be a list (strings, or objects with `messages`) or the path of a JSONL file
-    of such objects, relative to the manifest. Raises ManifestError.
+    `examples` and `counter_examples` may be lists (strings, or objects with `messages`) or paths
+    of JSONL files of such objects, relative to the manifest. Raises ManifestError.
     """
     file = path / "expert.yaml" if path.is_dir() else path
     try:
@@ -124,7 +137,10 @@ def parse_manifest(raw: dict[str, Any], *, base: Path, source: str = "manifest")
     data = dict(raw)
     try:
         data["worker"] = _worker(data.get("worker"), base)
-        data["examples"] = _examples(data.get("examples"), base)
+        data["examples"] = _examples("examples", data.get("examples"), base)
+        data["counter_examples"] = _examples(
+            "counter_examples", data.get("counter_examples", ()), base
+        )
         return Manifest.model_validate(data)
     except ValidationError as error:
         fault = error.errors()[0]
@@ -146,23 +162,23 @@ def _worker(worker: Any, base: Path) -> Any:
     return worker
 
 
-def _examples(examples: Any, base: Path) -> list[Any]:
+def _examples(key: str, examples: Any, base: Path) -> list[Any]:
     """Examples as a list of `{"messages": …}`; reads a JSONL file if given a path."""
     if isinstance(examples, str):
-        examples = _read_jsonl(base / examples)
+        examples = _read_jsonl(key, base / examples)
     if not isinstance(examples, list | tuple):
-        raise ManifestError("examples: give a list of queries or the path of a JSONL file")
+        raise ManifestError(f"{key}: give a list of queries or the path of a JSONL file")
     return [
         {"messages": [{"role": "user", "content": item}]} if isinstance(item, str) else item
         for item in examples
     ]
 
 
-def _read_jsonl(path: Path) -> list[Any]:
+def _read_jsonl(key: str, path: Path) -> list[Any]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"examples: cannot read {path}: {error}") from None
+        raise ManifestError(f"{key}: cannot read {path}: {error}") from None
     items = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -170,5 +186,5 @@ def _read_jsonl(path: Path) -> list[Any]:
         try:
             items.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise ManifestError(f"examples: {path} line {number}: not JSON ({error.msg})") from None
+            raise ManifestError(f"{key}: {path} line {number}: not JSON ({error.msg})") from None
     return items

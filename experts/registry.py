@@ -7,12 +7,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from sqlalchemy import JSON, Engine, Float, Integer, LargeBinary, String, create_engine, select
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    create_engine,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from experts.database import database_errors
 from experts.manifest import Manifest
+from experts.migrations import upgrade
 
 
 class RegistryError(RuntimeError):
@@ -35,6 +46,15 @@ class NoFreeSlot(RegistryError):
 
 
 @dataclass(frozen=True)
+class Choices:
+    """What a person decides about an expert. `enabled`: whether it is called. `threshold`: the
+    P(expert), against "no expert", from which it is; None: as learned."""
+
+    enabled: bool = True
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
 class RegisteredExpert:
     """One registered expert as stored.
 
@@ -50,6 +70,7 @@ class RegisteredExpert:
     accuracy: float | None
     """Share of held-out examples that the running meta worker routed to this expert."""
     created: datetime
+    choices: Choices = Choices()
 
 
 class _Base(DeclarativeBase):
@@ -66,6 +87,8 @@ class _Expert(_Base):
     meta: Mapped[str] = mapped_column(String(64))
     accuracy: Mapped[float | None] = mapped_column(Float, nullable=True)
     created: Mapped[str] = mapped_column(String(40))
+    enabled: Mapped[bool] = mapped_column(Boolean, default=True)
+    threshold: Mapped[float | None] = mapped_column(Float, nullable=True)
 
 
 class _Starter(_Base):
@@ -76,6 +99,10 @@ class _Starter(_Base):
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
 
 
+TABLES = _Base.metadata
+"""What `experts/migrations` must make."""
+
+
 class Registry:
     """Experts by name. Every change is one transaction; the only writer of the database."""
 
@@ -83,7 +110,7 @@ class Registry:
         """Open or create the registry at `url` (SQLAlchemy form, e.g. `sqlite:///FILE`)."""
         self._engine: Engine = create_engine(url)
         with _database_errors("open the registry"):
-            _Base.metadata.create_all(self._engine)
+            upgrade(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -96,10 +123,7 @@ class Registry:
     def get(self, name: str) -> RegisteredExpert:
         """The expert called `name`. Raises UnknownExpert."""
         with _database_errors("read the registry"), Session(self._engine) as session:
-            record = session.get(_Expert, name)
-            if record is None:
-                raise UnknownExpert(f"no expert named {name!r} is registered")
-            return _load(record)
+            return _load(_get(session, name))
 
     def free_slot(self, slots: int, *, excluded: Collection[int] = ()) -> int:
         """The lowest of `slots` slots that is neither taken nor excluded. Raises NoFreeSlot."""
@@ -140,9 +164,7 @@ class Registry:
     def update_row(self, name: str, row: bytes, meta: str, accuracy: float | None) -> None:
         """Replace the fitted row of `name`, e.g. for another meta LLM. Raises UnknownExpert."""
         with _database_errors("write to the registry"), Session(self._engine) as session:
-            record = session.get(_Expert, name)
-            if record is None:
-                raise UnknownExpert(f"no expert named {name!r} is registered")
+            record = _get(session, name)
             record.row, record.meta, record.accuracy = row, meta, accuracy
             session.commit()
 
@@ -150,11 +172,17 @@ class Registry:
         """Replace several experts' rows and accuracies at once. Raises UnknownExpert."""
         with _database_errors("write to the registry"), Session(self._engine) as session:
             for name, (row, accuracy) in rows.items():
-                record = session.get(_Expert, name)
-                if record is None:
-                    raise UnknownExpert(f"no expert named {name!r} is registered")
+                record = _get(session, name)
                 record.row, record.accuracy = row, accuracy
             session.commit()
+
+    def choose(self, name: str, choices: Choices) -> RegisteredExpert:
+        """Set what a person decides about an expert. Raises UnknownExpert."""
+        with _database_errors("write to the registry"), Session(self._engine) as session:
+            record = _get(session, name)
+            record.enabled, record.threshold = choices.enabled, choices.threshold
+            session.commit()
+            return _load(record)
 
     def starter_seen(self, name: str) -> bool:
         """Whether a starter expert of that name was ever registered here."""
@@ -174,11 +202,15 @@ class Registry:
     def remove(self, name: str) -> None:
         """Forget an expert and free its slot. Raises UnknownExpert."""
         with _database_errors("write to the registry"), Session(self._engine) as session:
-            record = session.get(_Expert, name)
-            if record is None:
-                raise UnknownExpert(f"no expert named {name!r} is registered")
-            session.delete(record)
+            session.delete(_get(session, name))
             session.commit()
+
+
+def _get(session: Session, name: str) -> _Expert:
+    record = session.get(_Expert, name)
+    if record is None:
+        raise UnknownExpert(f"no expert named {name!r} is registered")
+    return record
 
 
 def _load(record: _Expert) -> RegisteredExpert:
@@ -190,4 +222,5 @@ def _load(record: _Expert) -> RegisteredExpert:
         meta=record.meta,
         accuracy=record.accuracy,
         created=datetime.fromisoformat(record.created),
+        choices=Choices(record.enabled, record.threshold),
     )

@@ -33,9 +33,10 @@ TURN_RATE = 0.4
 """Share of general sentence ends that may pass as the expert's turn: it only says when, the
 remembered `pending` says whether."""
 FOLDS = 4
-OWN, GENERAL, NEAR, LATER, RIVALS = range(5)
+OWN, GENERAL, NEAR, LATER, COUNTER, RIVALS = range(6)
 """Groups of states: the expert's queries, their views and its name; general queries; near misses;
-two-part questions, which are its later; the first of the rivals'. Each weighs the same in a fit."""
+two-part questions, which are its later; counter-examples; the first of the rivals'. Each weighs
+the same in a fit."""
 DOUBTFUL = 0.1
 """Share of the general queries that may turn out to be the expert's own subject."""
 
@@ -85,6 +86,7 @@ def fit_row(
     own: Evidence,
     hints: Hints,
     two_part: Evidence,
+    counter: Floats,
     rivals: Rivals,
     rows: Sequence[HeadRow],
     general: Evidence,
@@ -97,16 +99,18 @@ def fit_row(
         hints: what else is known of them.
         two_part: questions of which the meta LLM answers the first part and the expert the
             second; its turn comes at the `ends`.
+        counter: `[c, features]`, queries like its own that are not for it.
         rivals: the other experts' queries.
         rows: the other experts' rows, which stay as they are.
         general: ordinary traffic.
         near: `[k, features]`, near misses: questions of many subjects, maybe of this one too.
     """
     share = 1 / (1 + len(rows))
-    states = _start_states(own.start, hints, two_part.start, rivals, rows, general.start, near)
+    none = general.start, near, counter
+    states = _start_states(own.start, hints, two_part.start, rivals, rows, none)
     start = _fit_start(states, share)
     asked = np.concatenate([own.start, two_part.start])
-    others = np.concatenate([near, rivals.features])
+    others = np.concatenate([near, counter, rivals.features])
     pending = _fit_question(asked, general.start, others, share * FALSE_ROUTE_RATE)
     ends = np.concatenate([own.ends, two_part.ends])
     turn = _fit_question(ends, general.ends, near[:0], TURN_RATE)
@@ -171,16 +175,16 @@ def _start_states(
     two_part: Floats,
     rivals: Rivals,
     rows: Sequence[HeadRow],
-    general: Floats,
-    near: Floats,
+    none: tuple[Floats, Floats, Floats],
 ) -> _Start:
-    named = np.concatenate([own, rivals.features, general]).mean(axis=0) + hints.shifts
-    kinds = [own, hints.views, named, two_part, general, near, rivals.features]
-    groups = (OWN, OWN, OWN, LATER, GENERAL, NEAR)
+    """`none`: general queries, near misses and counter-examples."""
+    named = np.concatenate([own, rivals.features, none[0]]).mean(axis=0) + hints.shifts
+    kinds = [own, hints.views, named, two_part, *none, rivals.features]
+    groups = (OWN, OWN, OWN, LATER, GENERAL, NEAR, COUNTER)
     features = np.concatenate(kinds)
     counts = [len(kind) for kind in kinds]
     folds = max(2, min(FOLDS, len(own)))
-    worth = (1.0, VIEW_WEIGHT, NAME_WORTH / max(1, len(named)), 0.0, 0.0, 0.0, 0.0)
+    worth = (1.0, VIEW_WEIGHT, NAME_WORTH / max(1, len(named)), 0.0, 0.0, 0.0, 0.0, 0.0)
     turns = [np.arange(count) % folds for count in counts]
     turns[1] = turns[0][hints.view_of]
     turns[2] = np.full(counts[2], -1)
@@ -258,6 +262,7 @@ def _margin(scores: Floats, states: _Start, share: float) -> float:
     lead = scores - states.best
     limits = [(states.group == GENERAL, scores, FALSE_ROUTE_RATE * share)]
     limits += [(states.group == NEAR, scores, NEAR_MISS_RATE * share)]
+    limits += [(states.group == COUNTER, scores, NEAR_MISS_RATE)]
     limits += [(states.group >= RIVALS, lead, STOLEN_RATE)]
     found = (float(np.quantile(v[group], 1 - rate)) for group, v, rate in limits if group.any())
     return max(0.0, *found)

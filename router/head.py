@@ -27,7 +27,7 @@ QUESTIONS = ("start", "pending", "turn")
 
 A later hand-over needs both `pending`, remembered from the first token, and `turn`.
 """
-START = QUESTIONS.index("start")
+START, PENDING = QUESTIONS.index("start"), QUESTIONS.index("pending")
 ROW_FORMAT = 2
 """Of `HeadRow.to_bytes`: 2 has the margins."""
 
@@ -64,6 +64,17 @@ class HeadRow:
         """The same row with another answer to where answers begin."""
         row = HeadRow(self.weights.copy(), self.bias.copy(), self.margin.copy())
         row.weights[START], row.bias[START], row.margin[START] = weights, bias, margin
+        return row
+
+    def asking(self, threshold: float | None) -> HeadRow:
+        """The same row, saying yes from the probability `threshold` on instead of the learned one
+        (None), at the first token: that the answer is the expert's, or that something in it is."""
+        if threshold is None:
+            return self
+        row = HeadRow(self.weights, self.bias.copy(), self.margin.copy())
+        asked = [START, PENDING]
+        row.margin[asked] = math.log(threshold / (1 - threshold))
+        row.bias[asked] += self.margin[asked] - row.margin[asked]
         return row
 
     def scores(self, question: str, hidden: Floats) -> Floats:

@@ -55,16 +55,17 @@ async def learn_row(
     name: str,
     examples: Sequence[Messages],
     others: Sequence[Other],
+    counter: Sequence[Messages] = (),
     say: Progress = lambda text: None,
 ) -> Learned:
     """Fit the row of the expert `name`.
 
     `examples` are its queries up to where the answer begins; one that ends in an assistant's
-    turn is a place inside an answer. Raises MetaError.
+    turn is a place inside an answer. `counter` are queries that are not for it. Raises MetaError.
     """
     seen, held_out = split(list(examples)[:MAX_EXAMPLES])
     general = shipped_general(encoder.fingerprint) or await encode_general(encoder, say)
-    prompts = _Prompts.of(name, seen, others, general.openings)
+    prompts = _Prompts.of(name, seen, counter[:MAX_EXAMPLES], others, general.openings)
     states = await prompts.encode(encoder, say)
     say("fitting the row")
     rows = [other.row for other in others if other.row is not None]
@@ -77,17 +78,19 @@ async def learn_together(
     encoder: Encoder,
     experts: Mapping[str, Sequence[Messages]],
     rows: Mapping[str, HeadRow],
+    counter: Sequence[Messages] = (),
     say: Progress = lambda text: None,
 ) -> dict[str, Learned]:
     """Fit where answers begin for all experts at once (`router/joint.py`); the rest of their
-    `rows` stays. Raises MetaError."""
+    `rows` stays. `counter` are queries that are for none of them. Raises MetaError."""
     general = shipped_general(encoder.fingerprint) or await encode_general(encoder, say)
     parts = {name: split(list(examples)[:MAX_EXAMPLES]) for name, examples in experts.items()}
-    prompts = [_Prompts.of(name, seen, (), ()) for name, (seen, _) in parts.items()]
+    prompts = [_Prompts.of(name, seen, (), (), ()) for name, (seen, _) in parts.items()]
     states = [await own.encode(encoder, say) for own in prompts]
+    near = np.concatenate([general.near, await encoder.states(counter[:MAX_EXAMPLES])])
     say("fitting all rows")
     with threadpool_limits(FIT_THREADS):
-        fit = await asyncio.to_thread(fit_joint, _training(prompts, states, general))
+        fit = await asyncio.to_thread(fit_joint, _training(prompts, states, general, near))
     learned = {}
     for place, (name, (_, held_out)) in enumerate(parts.items()):
         row = rows[name].with_start(fit.weights[place], float(fit.bias[place]), fit.margin)
@@ -95,14 +98,16 @@ async def learn_together(
     return learned
 
 
-def _training(prompts: Sequence[_Prompts], states: Sequence[_States], general: General) -> Training:
-    """What stands for "no expert" are the near misses that Trivium ships."""
+def _training(
+    prompts: Sequence[_Prompts], states: Sequence[_States], general: General, near: Floats
+) -> Training:
+    """What stands for "no expert" is `near`: near misses, shipped ones and the user's."""
     counts = [len(own.begins) for own in states]
     starts = np.cumsum([0, *counts])
     view_of = [np.array(own.view_of, np.int64) for own in prompts]
     return Training(
-        features=np.concatenate([*(own.begins for own in states), general.near]),
-        labels=np.repeat([*range(1, len(counts) + 1), 0], [*counts, len(general.near)]),
+        features=np.concatenate([*(own.begins for own in states), near]),
+        labels=np.repeat([*range(1, len(counts) + 1), 0], [*counts, len(near)]),
         views=np.concatenate([own.views for own in states]),
         view_of=np.concatenate([of + start for of, start in zip(view_of, starts, strict=False)]),
         shifts=np.stack([shifts_from(own.topics, general.subjects) for own in states]),
@@ -134,6 +139,7 @@ class _States:
     topics: Floats
     asked: Floats
     continued: Floats
+    counter: Floats
     rivals: Floats
 
 
@@ -148,6 +154,7 @@ class _Prompts:
         topics: questions that name it.
         asked: two-part questions: at the start it is not its turn yet,
         continued: and after the first part of the meta LLM's answer it is.
+        counter: queries that are not for it.
         rivals: the other experts' queries; `owner` says whose.
     """
 
@@ -157,6 +164,7 @@ class _Prompts:
     topics: list[Messages]
     asked: list[Messages]
     continued: list[Messages]
+    counter: list[Messages]
     rivals: list[Messages]
     view_of: list[int] = field(default_factory=list)
     owner: list[int] = field(default_factory=list)
@@ -166,6 +174,7 @@ class _Prompts:
         cls,
         name: str,
         seen: Sequence[Messages],
+        counter: Sequence[Messages],
         others: Sequence[Other],
         openings: Sequence[tuple[str, str]],
     ) -> _Prompts:
@@ -182,6 +191,7 @@ class _Prompts:
             topics=[_ask(question) for question in topic_questions(name)],
             asked=asked + [example[:-1] for example in inside if len(example) > 1],
             continued=continued,
+            counter=[query for query in counter if query[-1]["role"] != "assistant"],
             rivals=[example for _, example in rivals],
             view_of=view_of,
             owner=[number for number, _ in rivals],
@@ -189,7 +199,7 @@ class _Prompts:
 
     async def encode(self, encoder: Encoder, say: Progress) -> _States:
         kinds = [self.begins, self.inside, self.views, self.topics, self.asked]
-        kinds += [self.continued, self.rivals]
+        kinds += [self.continued, self.counter, self.rivals]
         prompts = [prompt for kind in kinds for prompt in kind]
         total = len(prompts)
         states = await encoder.states(prompts, lambda done: say(f"encoding queries {done}/{total}"))
@@ -205,6 +215,7 @@ def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: G
             shifts_from(states.topics, general.subjects),
         ),
         two_part=Evidence(states.asked, states.continued),
+        counter=states.counter,
         rivals=Rivals(states.rivals, np.array(prompts.owner, np.int64)),
         rows=rows,
         general=Evidence(general.start, general.ends),

@@ -1,4 +1,4 @@
-"""Routes of the admin API: experts, registered, listed and removed. Nothing else."""
+"""Routes of the admin API: experts, registered, listed, changed and removed. Nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from experts.registry import RegisteredExpert, Registry, UnknownExpert
 from server.admission import Admission
@@ -30,7 +30,7 @@ class ExpertView(BaseModel):
 
     name: str
     state: str
-    """live, starting, restarting, failed: …, registering"""
+    """live, starting, restarting, failed: …, registering, disabled"""
     description: str | None = None
     slot: int | None = None
     worker: dict[str, Any] | None = None
@@ -39,6 +39,8 @@ class ExpertView(BaseModel):
     examples: int | None = None
     accuracy: float | None = None
     """Share of held-out examples that the running meta LLM routed to it."""
+    threshold: float | None = None
+    """P(expert), against "no expert", from which it is called; null: as learned."""
     license: str | None = None
     created: datetime | None = None
     registration: RegistrationView | None = None
@@ -96,6 +98,7 @@ class Admin:
             bank=self.fleet.banks().get(name),
             examples=len(manifest.examples),
             accuracy=expert.accuracy,
+            threshold=expert.choices.threshold,
             license=manifest.license,
             created=expert.created,
             registration=_registration(progress) if progress else None,
@@ -124,6 +127,7 @@ def admin_router() -> APIRouter:
     router.add_api_route("", list_experts, methods=["GET"])
     router.add_api_route("/refit", refit, methods=["POST"])
     router.add_api_route("/{name}", show, methods=["GET"])
+    router.add_api_route("/{name}", change, methods=["PATCH"])
     router.add_api_route("/{name}", remove, methods=["DELETE"], status_code=204)
     return router
 
@@ -165,6 +169,27 @@ async def list_experts(request: Request) -> ExpertList:
 async def show(name: str, request: Request) -> ExpertView:
     """One expert, and how its registration went."""
     return _admin(request).view(name)
+
+
+class Change(BaseModel):
+    """What is to be changed about an expert; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = True
+    """False: it is called no more, and its worker ends; it can be enabled again."""
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    """P(expert), against "no expert", from which it is called; null: as learned."""
+
+
+async def change(name: str, body: Change, request: Request) -> ExpertView:
+    """Disable or enable an expert, or set how sure the meta LLM must be to call it."""
+    admin = _admin(request)
+    try:
+        await admin.registrar.choose(name, **body.model_dump(exclude_unset=True))
+    except UnknownExpert as error:
+        raise NotFound(str(error)) from None
+    return admin.view(name)
 
 
 async def remove(name: str, request: Request) -> None:

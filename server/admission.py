@@ -70,8 +70,9 @@ class Admission:
             path = Path(str(raw["path"])).expanduser()
             self._confine(path, "path")
             return load_manifest(path)
-        if isinstance(raw.get("examples"), str):
-            self._confine(Path.cwd() / raw["examples"], "examples")
+        for key in ("examples", "counter_examples"):
+            if isinstance(raw.get(key), str):
+                self._confine(Path.cwd() / raw[key], key)
         return parse_manifest(raw, base=Path.cwd())
 
     def _confine(self, path: Path, param: str) -> None:

@@ -146,7 +146,7 @@ async def _start_experts(
     info = await fleet.wait_meta()
     fleet.start_restored()
     for expert in registry.experts():
-        if expert.meta != info.rows:
+        if expert.choices.enabled and expert.meta != info.rows:
             await fleet.refit(await registrar.relearn(expert))
     if settings.starter_experts:
         await register_starters(registry, registrar)

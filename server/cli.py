@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-experts_app = typer.Typer(help="Add, list, show and remove experts.", no_args_is_help=True)
+experts_app = typer.Typer(help="Add, list, show, change and remove experts.", no_args_is_help=True)
 keys_app = typer.Typer(
     help="API keys of the server on this machine: make, list, rotate, revoke.",
     no_args_is_help=True,
@@ -139,6 +139,24 @@ def experts_refit(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     from server.commands import experts as experts_command
 
     experts_command.refit(url, as_json)
+
+
+@experts_app.command("set")
+def experts_set(
+    name: str,
+    enabled: Annotated[
+        bool | None, typer.Option("--enable/--disable", help="Whether it is called.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Probability from which it is called; 0 for the learned one.", max=1),
+    ] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Switch an expert off and on, or set how sure the meta LLM must be to call it."""
+    from server.commands import experts as experts_command
+
+    experts_command.change(url, name, enabled, threshold)
 
 
 @experts_app.command("remove")

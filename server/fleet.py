@@ -31,6 +31,8 @@ from server.workers import ManagedWorker, OnChange, Worker, WorkerStatus
 DRAIN_SECONDS = 600.0
 DRAIN_POLL = 0.1
 HEAD_RETRY_SECONDS = 1.0
+DISABLED = "disabled"
+"""The state of an expert that a person has switched off; it has no worker."""
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,11 @@ class Meta:
 
     client: MetaClient
     info: MetaInfo
+
+
+def row_of(expert: RegisteredExpert) -> HeadRow:
+    """The row of a stored expert, with the threshold that was chosen for it."""
+    return HeadRow.from_bytes(expert.row).asking(expert.choices.threshold)
 
 
 class Fleet:
@@ -74,7 +81,8 @@ class Fleet:
         self._banks = Banks(settings.cache_dir / "banks", self._bank_process)
         self._meta_up = asyncio.Event()
         self._head_lock = asyncio.Lock()
-        self._draining: set[asyncio.Task[None]] = set()
+        self._draining: dict[str, asyncio.Task[None]] = {}
+        self._disabled: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -175,8 +183,11 @@ class Fleet:
 
     def restore(self, expert: RegisteredExpert) -> None:
         """Take in an expert that the registry knows from before; its worker waits."""
+        if not expert.choices.enabled:
+            self._disabled.add(expert.name)
+            return
         worker = self.make_worker(expert.manifest)
-        self._members[expert.name] = Member(expert, worker, HeadRow.from_bytes(expert.row))
+        self._members[expert.name] = Member(expert, worker, row_of(expert))
 
     def start_restored(self) -> None:
         """Start the workers of the experts that were restored."""
@@ -208,22 +219,48 @@ class Fleet:
     async def refit(self, *experts: RegisteredExpert) -> None:
         """Use the new rows of experts of the fleet. Raises MetaError."""
         for expert in experts:
-            member, row = self._members[expert.name], HeadRow.from_bytes(expert.row)
-            self._members[expert.name] = replace(member, expert=expert, row=row)
+            self._renew(expert)
             self._trials.pop(expert.slot, None)
         await self._push_head()
         self._publish()
 
+    def _renew(self, expert: RegisteredExpert) -> None:
+        member = self._members[expert.name]
+        self._members[expert.name] = replace(member, expert=expert, row=row_of(expert))
+
+    async def choose(self, expert: RegisteredExpert) -> None:
+        """Do what a person decided about an expert: one that is disabled has no worker, and is
+        called again once that is up."""
+        name, running = expert.name, expert.name in self._members
+        if not expert.choices.enabled:
+            await self.release(name)
+            self._disabled.add(name)
+        elif running:
+            self._renew(expert)
+            await self._push_quietly()
+        else:
+            await self.drained(name)
+            self._disabled.discard(name)
+            self.restore(expert)
+            await self._push_quietly()
+            self._members[name].worker.start()
+
     async def release(self, name: str) -> None:
         """Take an expert out. Its worker ends once no running answer can need it."""
+        self._disabled.discard(name)
         member = self._members.pop(name, None)
         self._publish()
         if member is None:
             return
         await self._push_quietly()
-        task = asyncio.create_task(self._drain(member))
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+        self._draining[name] = asyncio.create_task(self._drain(member))
+
+    async def drained(self, name: str) -> None:
+        """Wait until a worker of that name, whose expert was taken out, has ended: where both
+        were in one bank, its end would be taken for that of the new one."""
+        draining = self._draining.get(name)
+        if draining is not None:
+            await asyncio.wait({draining})
 
     async def _drain(self, member: Member) -> None:
         try:
@@ -233,6 +270,7 @@ class Fleet:
         except TimeoutError:
             log.warning("expert %s is still in use; stopping its worker", member.expert.name)
         await self.stop_worker(member.worker)
+        self._draining.pop(member.expert.name, None)
 
     def slots_in_use(self) -> set[int]:
         """Slots that a running request could still meet, whoever has them now."""
@@ -292,7 +330,8 @@ class Fleet:
 
     def expert_states(self) -> dict[str, str]:
         """Every expert's state in words."""
-        return {name: str(member.worker.status) for name, member in self._members.items()}
+        states = {name: str(member.worker.status) for name, member in self._members.items()}
+        return states | dict.fromkeys(self._disabled, DISABLED)
 
     def banks(self) -> dict[str, str]:
         """The bank of each expert that is in one."""
@@ -301,7 +340,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Stop every worker this fleet started, all at once."""
-        for task in [*self._tasks, *self._draining]:
+        for task in [*self._tasks, *self._draining.values()]:
             task.cancel()
         self._banks.closing = True
         await asyncio.gather(*(worker.stop() for worker in self._workers), return_exceptions=True)

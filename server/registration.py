@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from experts.manifest import Manifest
+from experts.manifest import Example, Manifest
 from experts.registry import NameInUse, NoFreeSlot, RegisteredExpert, Registry
 from router.encode import Encoder, Messages
 from router.head import HeadRow
 from router.learn import Learned, Other, learn_row, learn_together
 from router.meta_client import MetaClient, MetaError, MetaInfo
 from server.errors import Conflict, NotReady, TriviumError, Unprocessable, UpstreamError
-from server.fleet import Fleet
+from server.fleet import Fleet, row_of
 from server.legs import META
 from server.snapshot import Endpoint
 from server.upstream import ChatUpstream
@@ -118,6 +118,8 @@ class Registrar:
         except NoFreeSlot as error:
             raise Conflict(str(error)) from None
         self._refuse_shared(manifest)
+        steps.say("waiting for the last answers of an expert of that name")
+        await self._fleet.drained(manifest.name)
         steps.say("starting the worker")
         worker = self._fleet.make_worker(manifest)
         worker.start()
@@ -204,12 +206,13 @@ class Registrar:
         others = [
             Other(
                 _prompts(expert.manifest),
-                HeadRow.from_bytes(expert.row) if expert.meta == info.rows else None,
+                row_of(expert) if expert.meta == info.rows else None,
             )
             for expert in self._registry.experts()
             if expert.name != manifest.name
         ]
-        learned = await learn_row(encoder, manifest.name, _prompts(manifest), others, steps.say)
+        examples, counter = _prompts(manifest), _asked(manifest.counter_examples)
+        learned = await learn_row(encoder, manifest.name, examples, others, counter, steps.say)
         steps.say("waiting for the worker")
         return learned
 
@@ -245,13 +248,14 @@ class Registrar:
 
     async def relearn(self, expert: RegisteredExpert) -> RegisteredExpert:
         """Fit the row of a stored expert anew, e.g. after the meta LLM was replaced."""
+        async with self._lock:
+            return await self._relearn(expert)
+
+    async def _relearn(self, expert: RegisteredExpert) -> RegisteredExpert:
         meta, info = self._fleet.meta()
         steps = _Steps(expert.name, self._say)
-        async with self._lock:
-            learned = await self._learn(meta, info, expert.manifest, steps)
-            self._registry.update_row(
-                expert.name, learned.row.to_bytes(), info.rows, expert.accuracy
-            )
+        learned = await self._learn(meta, info, expert.manifest, steps)
+        self._registry.update_row(expert.name, learned.row.to_bytes(), info.rows, expert.accuracy)
         self._say(Progress(expert.name, "live", "done"))
         return self._registry.get(expert.name)
 
@@ -261,7 +265,8 @@ class Registrar:
         and then nothing has changed."""
         async with self._lock:
             meta, info = self._fleet.meta()
-            experts = {e.name: e for e in self._registry.experts() if e.meta == info.rows}
+            known = (e for e in self._registry.experts() if e.meta == info.rows)
+            experts = {expert.name: expert for expert in known if expert.choices.enabled}
             if len(experts) < 2:
                 raise Unprocessable("there are fewer than two experts to be told apart")
             try:
@@ -277,6 +282,7 @@ class Registrar:
             Encoder(meta, info, self._fleet.encodings_dir),
             {name: _prompts(expert.manifest) for name, expert in experts.items()},
             {name: HeadRow.from_bytes(expert.row) for name, expert in experts.items()},
+            _counter(experts),
         )
         names = {expert.slot: name for name, expert in experts.items()}
         async with self._fleet.trial({s: learned[name].row for s, name in names.items()}):
@@ -289,6 +295,18 @@ class Registrar:
             )
         await self._fleet.refit(*(self._registry.get(name) for name in experts))
         return after
+
+    async def choose(self, name: str, **changes: Any) -> None:
+        """Change some of an expert's `Choices`. Raises UnknownExpert; NotReady if its row must be
+        learned first and the meta worker is away."""
+        async with self._lock:
+            expert = self._registry.get(name)
+            choices = replace(expert.choices, **changes)
+            if choices.enabled and not expert.choices.enabled:
+                _, info = self._fleet.meta()
+                if expert.meta != info.rows:
+                    await self._relearn(expert)
+            await self._fleet.choose(self._registry.choose(name, choices))
 
     async def remove(self, name: str) -> None:
         """Remove an expert; running answers finish first. Raises UnknownExpert."""
@@ -328,4 +346,16 @@ def _text(prompt: Messages) -> str:
 
 
 def _prompts(manifest: Manifest) -> list[Messages]:
-    return [[m.model_dump() for m in example.messages] for example in manifest.examples]
+    return _asked(manifest.examples)
+
+
+def _asked(examples: Sequence[Example]) -> list[Messages]:
+    return [[m.model_dump() for m in example.messages] for example in examples]
+
+
+def _counter(experts: Mapping[str, RegisteredExpert]) -> list[Messages]:
+    """Counter-examples of experts, but for those that are examples of another one."""
+    manifests = [expert.manifest for expert in experts.values()]
+    own = {_text(prompt) for manifest in manifests for prompt in _prompts(manifest)}
+    counter = [prompt for manifest in manifests for prompt in _asked(manifest.counter_examples)]
+    return [prompt for prompt in counter if _text(prompt) not in own]

@@ -106,6 +106,24 @@ def refit(url: str, as_json: bool) -> None:
     Console(highlight=False).print(table)
 
 
+def change(url: str, name: str, enabled: bool | None, threshold: float | None) -> None:
+    """Change what a person decides about an expert; a threshold of 0 is the learned one."""
+    changes: dict[str, Any] = {} if enabled is None else {"enabled": enabled}
+    if threshold is not None:
+        changes["threshold"] = threshold or None
+    if not changes:
+        raise CommandError("nothing to change: give --enable, --disable or --threshold")
+
+    async def work(session: aiohttp.ClientSession) -> dict[str, Any]:
+        async with session.patch(f"v1/experts/{quote(name, safe='')}", json=changes) as response:
+            return dict(await checked(response))
+
+    view = with_session(work, url)
+    threshold = view["threshold"]
+    asked = "as learned" if threshold is None else f"from a probability of {threshold:g} on"
+    print(f"{name} is {view['state']}; called {asked}")
+
+
 def remove(url: str, name: str) -> None:
     """Remove an expert."""
 

@@ -55,6 +55,22 @@ def test_a_url_makes_an_external_worker(tmp_path: Path) -> None:
     assert manifest.worker.model == "poems-7b"
 
 
+def test_counter_examples_are_read_like_examples(tmp_path: Path) -> None:
+    line = {"messages": [{"role": "user", "content": "What is prose?"}]}
+    (tmp_path / "not.jsonl").write_text(json.dumps(line))
+    for given in (["What is prose?"], "not.jsonl"):
+        manifest = load_manifest(write(tmp_path, counter_examples=given))
+        assert [e.messages[0].content for e in manifest.counter_examples] == ["What is prose?"]
+    assert load_manifest(write(tmp_path)).counter_examples == ()
+    with pytest.raises(ManifestError, match="counter_examples: cannot read"):
+        load_manifest(write(tmp_path, counter_examples="missing.jsonl"))
+
+
+def test_an_example_that_is_a_counter_example_too_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"poem about cats.* is an example and a counter"):
+        load_manifest(write(tmp_path, counter_examples=[QUERIES[1]]))
+
+
 def test_examples_may_stand_in_a_file(tmp_path: Path) -> None:
     lines = [{"messages": [{"role": "user", "content": query}]} for query in QUERIES]
     text = "\n".join(json.dumps(line) for line in lines)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
 
 from experts.manifest import Manifest, parse_manifest
-from experts.registry import NameInUse, NoFreeSlot, Registry, RegistryError, UnknownExpert
+from experts.registry import (
+    TABLES,
+    Choices,
+    NameInUse,
+    NoFreeSlot,
+    Registry,
+    RegistryError,
+    UnknownExpert,
+)
 
 
 def manifest(name: str = "poems") -> Manifest:
@@ -85,3 +97,39 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "registry.db").write_text("this is not a database, only text" * 40)
     with pytest.raises(RegistryError, match="could not open the registry"):
         Registry(f"sqlite:///{tmp_path / 'registry.db'}")
+
+
+def test_what_a_person_chooses_is_kept(registry: Registry, url: str) -> None:
+    registry.add(manifest(), 0, b"row", "print", None)
+    assert registry.get("poems").choices == Choices()
+    chosen = registry.choose("poems", Choices(enabled=False, threshold=0.8))
+    assert chosen.choices == Choices(enabled=False, threshold=0.8)
+    registry.update_row("poems", b"new", "print", None)
+    registry.close()
+    assert Registry(url).get("poems").choices == chosen.choices
+    with pytest.raises(UnknownExpert):
+        Registry(url).choose("other", Choices())
+
+
+def test_an_older_database_is_brought_up_to_date(tmp_path: Path, url: str) -> None:
+    with sqlite3.connect(tmp_path / "registry.db") as old:
+        old.execute(
+            "CREATE TABLE experts (name VARCHAR(63) PRIMARY KEY, slot INTEGER UNIQUE NOT NULL,"
+            " manifest JSON NOT NULL, row BLOB NOT NULL, meta VARCHAR(64) NOT NULL,"
+            " accuracy FLOAT, created VARCHAR(40) NOT NULL)"
+        )
+        old.execute("CREATE TABLE starters (name VARCHAR(63) PRIMARY KEY)")
+        text = manifest().model_dump_json()
+        row = ("poems", 4, text, b"row", "print", 0.9, "2026-01-01T00:00:00+00:00")
+        old.execute("INSERT INTO experts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    for _ in range(2):
+        registry = Registry(url)
+        found = registry.get("poems")
+        assert (found.slot, found.manifest, found.choices) == (4, manifest(), Choices())
+        registry.close()
+
+
+def test_tables_and_code_agree(registry: Registry, url: str) -> None:
+    with create_engine(url).connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), TABLES)
+    assert [d for d in differences if d[0] != "remove_table"] == []

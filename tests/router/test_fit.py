@@ -42,8 +42,9 @@ def fit(
     rivals: Rivals = NO_RIVALS,
     rows: tuple[HeadRow, ...] = (),
     near: Floats = NOTHING.start,
+    counter: Floats = NOTHING.start,
 ) -> HeadRow:
-    return fit_row(own, hints, two_part, rivals, rows, general, near)
+    return fit_row(own, hints, two_part, counter, rivals, rows, general, near)
 
 
 def share(scores: Floats) -> float:
@@ -89,6 +90,16 @@ def test_a_new_row_leaves_the_others_their_own_queries() -> None:
     changed = sum(a != b for a, b in zip(before, winners(both, unseen), strict=True))
     assert changed <= 0.05 * len(unseen)
     assert np.mean(np.array(winners(both, draw(500, TOPIC))) == 1) > 0.85
+
+
+def test_counter_examples_keep_queries_like_the_experts_own_away() -> None:
+    like = 0.8 * TOPIC + OTHER
+    traffic, asked = general(300), own(40)
+    plain, told = fit(asked, general=traffic), fit(asked, general=traffic, counter=draw(25, like))
+    unwanted = draw(500, like)
+    assert share(plain.scores("start", unwanted)) > 0.3
+    assert share(told.scores("start", unwanted)) < 0.1
+    assert share(told.scores("start", draw(500, TOPIC))) > 0.8
 
 
 def test_without_places_to_carry_on_the_turn_never_comes() -> None:

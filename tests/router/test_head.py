@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from router.head import UNUSED, HeadRow, build_head, chances
+from router.head import QUESTIONS, UNUSED, HeadRow, build_head, chances
 
 
 def row(seed: int, hidden: int = 6) -> HeadRow:
@@ -47,6 +47,20 @@ def test_the_version_follows_the_content() -> None:
 def test_a_row_that_does_not_fit_is_refused(slot: int, hidden: int) -> None:
     with pytest.raises(ValueError, match="does not fit"):
         build_head({slot: row(1, hidden)}, 4, 6)
+
+
+def test_a_chosen_threshold_moves_what_is_asked_at_the_first_token() -> None:
+    learned, chosen = row(0), row(0).asking(0.9)
+    assert learned.asking(None) is learned
+    for question, unmoved in (("start", False), ("pending", False), ("turn", True)):
+        index = QUESTIONS.index(question)
+        for r in (learned, chosen):
+            odds = r.bias[index] + r.margin[index]
+            assert odds == learned.bias[index] + learned.margin[index], "log-odds changed"
+        assert (chosen.margin[index] == learned.margin[index]) == unmoved
+    zero = np.zeros((1, 6), np.float32)
+    at = np.log(0.9 / 0.1)
+    assert chosen.scores("start", zero)[0] == pytest.approx(0.5 + 1.0 - at)
 
 
 def test_at_the_start_experts_share_what_no_expert_leaves() -> None:

@@ -61,9 +61,13 @@ def general(monkeypatch: pytest.MonkeyPatch) -> None:
 OPENINGS = tuple((text, f"An answer to {text}.") for text in CHAT)
 
 
-async def learn(examples: Sequence[Messages], others: Sequence[Other] = ()) -> Learned:
+async def learn(
+    examples: Sequence[Messages],
+    others: Sequence[Other] = (),
+    counter: Sequence[Messages] = (),
+) -> Learned:
     encoder: Any = Words()
-    return await learn_row(encoder, "sums", examples, others)
+    return await learn_row(encoder, "sums", examples, others, counter)
 
 
 def scores(learned: Learned, prompts: Sequence[Messages]) -> Floats:
@@ -75,6 +79,14 @@ async def test_a_row_is_learned_and_some_examples_are_kept_back() -> None:
     assert len(learned.held_out) == 5
     assert (scores(learned, learned.held_out) > 0).mean() >= 0.6, "words alone hardly tell it"
     assert (scores(learned, [ask("sing a song please"), *STARS]) < 0).mean() > 0.9
+
+
+async def test_counter_examples_are_told_apart() -> None:
+    counter = [ask(f"compute {word} minus {n}") for word in ("day", "week") for n in range(10)]
+    unseen = [ask(f"compute {word} minus {n}") for word in ("day", "week") for n in range(10, 15)]
+    plain, told = await learn(SUMS), await learn(SUMS, counter=counter)
+    assert (scores(told, unseen) > 0).mean() <= 0.1
+    assert scores(told, unseen).mean() < scores(plain, unseen).mean()
 
 
 async def test_after_the_first_part_of_a_question_it_is_the_experts_turn() -> None:
@@ -108,3 +120,11 @@ async def test_rows_learned_together_tell_all_experts_apart() -> None:
         assert ((mine > 0) & (mine > others)).mean() > 0.9
         assert np.array_equal(learned[name].row.weights[1:], before[name].weights[1:])
         assert learned[name].held_out == tuple(split(own)[1])
+
+
+async def test_rows_learned_together_mind_counter_examples() -> None:
+    encoder: Any = Words()
+    rows = {"sums": (await learn(SUMS)).row, "stars": (await learn(STARS)).row}
+    counter = [ask(f"compute the tide minus {n}") for n in range(20)]
+    learned = await learn_together(encoder, {"sums": SUMS, "stars": STARS}, rows, counter)
+    assert (scores(learned["sums"], counter) > 0).mean() <= 0.1

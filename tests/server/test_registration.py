@@ -284,6 +284,78 @@ async def test_one_expert_alone_cannot_be_fitted_together(site: Site) -> None:
     assert "fewer than two experts" in response.json()["error"]["message"]
 
 
+async def test_a_disabled_expert_is_called_no_more_until_it_is_enabled(site: Site) -> None:
+    await site.add()
+    response = await site.http.patch("/v1/experts/sums", json={"enabled": False})
+    assert (response.status_code, response.json()["state"]) == (200, "disabled")
+    assert await site.live() == ["trivium", "trivium/meta"]
+    assert site.slots_that_can_win() == []
+    assert (await site.add("stars", STARS)).json()["slot"] == 1, "its slot was given away"
+    pinned = {"model": "trivium/sums", "messages": [{"role": "user", "content": "1+1"}]}
+    answer = await site.http.post("/v1/chat/completions", json=pinned)
+    assert answer.status_code == 503
+    assert "disabled" in answer.json()["error"]["message"]
+    assert (await site.http.patch("/v1/experts/sums", json={"enabled": True})).status_code == 200
+    await until(lambda: site.app.state.services.snapshots.current.by_name("sums") is not None)
+    assert site.slots_that_can_win() == [0, 1]
+
+
+async def test_a_disabled_expert_stays_so_over_a_restart(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        meta = await stack.enter_async_context(FakeMeta())
+        expert = await stack.enter_async_context(FakeWorker(says("42"), "calc"))
+        async with running(meta, expert, tmp_path) as site:
+            assert (await site.add()).status_code == 201
+            await site.http.patch("/v1/experts/sums", json={"enabled": False})
+        async with running(meta, expert, tmp_path) as site:
+            view = (await site.http.get("/v1/experts/sums")).json()
+            assert view["state"] == "disabled"
+            await site.http.patch("/v1/experts/sums", json={"enabled": True})
+            await until(lambda: "sums" in site.app.state.services.status.health().experts)
+            await until(lambda: site.app.state.services.snapshots.current.by_name("sums"))
+
+
+async def test_a_threshold_can_be_set_and_taken_back(site: Site) -> None:
+    await site.add()
+    learned = site.meta.bias[:, 0].copy()
+    response = await site.http.patch("/v1/experts/sums", json={"threshold": 0.99})
+    assert response.json()["threshold"] == 0.99
+    assert (site.meta.bias[:2, 0] < learned[:2]).all()
+    assert (await site.add("stars", STARS)).status_code == 201
+    assert (site.meta.bias[:2, 0] < learned[:2]).all(), "another expert's coming undid it"
+    response = await site.http.patch("/v1/experts/sums", json={"threshold": None})
+    assert response.json()["threshold"] is None
+    np.testing.assert_allclose(site.meta.bias[:, 0], learned)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"threshold": 1.0}, 400, "threshold"),
+        ({"threshold": 0}, 400, "threshold"),
+        ({"slot": 3}, 400, "slot"),
+    ],
+)
+async def test_a_change_that_makes_no_sense_is_refused(
+    site: Site, change: dict[str, Any], status: int, words: str
+) -> None:
+    await site.add()
+    response = await site.http.patch("/v1/experts/sums", json=change)
+    assert response.status_code == status
+    assert words in response.json()["error"]["message"]
+    assert (await site.http.patch("/v1/experts/none", json={})).status_code == 404
+
+
+async def test_counter_examples_keep_queries_away(site: Site) -> None:
+    counter = [query.replace("plus", "minus") for query in SUMS]
+    response = await site.add(counter_examples=counter)
+    assert response.status_code == 201, response.text
+    both = site.manifest("other", STARS, counter_examples=[STARS[0]])
+    response = await site.http.post("/v1/experts", json=both)
+    assert response.status_code == 400
+    assert "a counter-example" in response.json()["error"]["message"]
+
+
 async def test_rows_that_were_stored_in_another_form_are_learned_again(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         meta = await stack.enter_async_context(FakeMeta())
