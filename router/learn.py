@@ -138,9 +138,9 @@ class _States:
     views: Floats
     topics: Floats
     asked: Floats
-    continued: Floats
     counter: Floats
     rivals: Floats
+    continued: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,12 +198,17 @@ class _Prompts:
         )
 
     async def encode(self, encoder: Encoder, say: Progress) -> _States:
+        """Continued answers come last: the meta worker has their questions in its cache then."""
         kinds = [self.begins, self.inside, self.views, self.topics, self.asked]
-        kinds += [self.continued, self.counter, self.rivals]
+        kinds += [self.counter, self.rivals]
         prompts = [prompt for kind in kinds for prompt in kind]
-        total = len(prompts)
+        total = len(prompts) + len(self.continued)
         states = await encoder.states(prompts, lambda done: say(f"encoding queries {done}/{total}"))
-        return _States(*np.split(states, np.cumsum([len(kind) for kind in kinds])[:-1]))
+        continued = await encoder.states(
+            self.continued, lambda done: say(f"encoding queries {len(prompts) + done}/{total}")
+        )
+        parts = np.split(states, np.cumsum([len(kind) for kind in kinds])[:-1])
+        return _States(*parts, continued)
 
 
 def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: General) -> HeadRow:
