@@ -208,7 +208,7 @@ class _Prompts:
             self.continued, lambda done: say(f"encoding queries {len(prompts) + done}/{total}")
         )
         parts = np.split(states, np.cumsum([len(kind) for kind in kinds])[:-1])
-        return _States(*parts, continued)
+        return _States(*parts, continued=continued)
 
 
 def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: General) -> HeadRow:
