@@ -207,8 +207,8 @@ class _Prompts:
         continued = await encoder.states(
             self.continued, lambda done: say(f"encoding queries {len(prompts) + done}/{total}")
         )
-        parts = np.split(states, np.cumsum([len(kind) for kind in kinds])[:-1])
-        return _States(*parts, continued=continued)
+        parts = [*np.split(states, np.cumsum([len(kind) for kind in kinds])[:-1]), continued]
+        return _States(*parts)
 
 
 def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: General) -> HeadRow:
