@@ -14,7 +14,7 @@ from server.auth import is_stranger
 from server.dispatch import Dispatcher
 from server.encode import Answer, fold, sse
 from server.errors import BadRequest, NotReady, UnknownModel
-from server.events import Event
+from server.events import Batch, Event
 from server.legs import AUTO, META
 from server.limits import metered
 from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
@@ -91,23 +91,24 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     return EventStream(sse(_replayed(seen, events), answer), events)
 
 
-async def _first_visible(events: AsyncGenerator[Event, None]) -> list[Event]:
-    """Events up to the first that the client will see. Raises the error of a `Failed`."""
+async def _first_visible(events: AsyncGenerator[Batch, None]) -> list[Event]:
+    """Batches, joined, up to the first event that the client will see. Raises the error of a
+    `Failed`."""
     seen: list[Event] = []
-    async for event in events:
-        if event.kind == "failed":
-            raise event.error
-        seen.append(event)
-        if event.kind != "routed":
+    async for batch in events:
+        seen += batch
+        first = next((event for event in batch if event.kind != "routed"), None)
+        if first is not None and first.kind == "failed":
+            raise first.error
+        if first is not None:
             break
     return seen
 
 
-async def _replayed(seen: list[Event], events: AsyncGenerator[Event, None]) -> AsyncIterator[Event]:
-    for event in seen:
-        yield event
-    async for event in events:
-        yield event
+async def _replayed(seen: Batch, events: AsyncGenerator[Batch, None]) -> AsyncIterator[Batch]:
+    yield seen
+    async for batch in events:
+        yield batch
 
 
 def _check_names(body: ChatCompletionRequest, services: Services) -> None:

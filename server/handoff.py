@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import msgspec
+
 from server.errors import ContextTooLong, TriviumError, UpstreamRejected
 from server.events import (
     Considered,
@@ -280,11 +282,11 @@ class Handoff:
         """Account for the current leg: tokens, usage, and its segment of the trace."""
         leg, tokens = self._now, self._now.tokens()
         self._spent += tokens
-        used = replace(leg.usage or Usage(), completion_tokens=tokens)
-        prompt = replace(used, completion_tokens=0, reasoning_tokens=None)
+        used = msgspec.structs.replace(leg.usage or Usage(), completion_tokens=tokens)
+        prompt = msgspec.structs.replace(used, completion_tokens=0, reasoning_tokens=None)
         if self._prompt is None and leg.usage is not None:
             self._prompt = prompt
-            self._rest += replace(used, prompt_tokens=0, cached_tokens=None)
+            self._rest += msgspec.structs.replace(used, prompt_tokens=0, cached_tokens=None)
         else:
             self._rest += used
         self._segments.append(

@@ -10,14 +10,14 @@ import pytest
 
 from server.encode import Answer, fold, merge_delta, sse
 from server.errors import UpstreamFailed
-from server.events import Event, Failed, Finished, RawDelta, Routed, TextDelta, Traced, Usage
+from server.events import Batch, Event, Failed, Finished, RawDelta, Routed, TextDelta, Traced, Usage
 
 ANSWER = Answer("trivium", id="chatcmpl-1", created=5)
 
 
-async def stream(*events: Event) -> AsyncIterator[Event]:
+async def stream(*events: Event) -> AsyncIterator[Batch]:
     for event in events:
-        yield event
+        yield [event]
 
 
 async def chunks(*events: Event, answer: Answer = ANSWER) -> list[Any]:
@@ -66,8 +66,8 @@ async def test_failed_ends_the_stream_with_an_error_event() -> None:
 
 
 async def test_a_fault_of_ours_is_an_error_event_too() -> None:
-    async def broken() -> AsyncIterator[Event]:
-        yield TextDelta("a")
+    async def broken() -> AsyncIterator[Batch]:
+        yield [TextDelta("a")]
         raise ZeroDivisionError("secret")
 
     lines = [line async for line in sse(broken(), ANSWER)]

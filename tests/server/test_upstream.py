@@ -104,8 +104,8 @@ async def test_connections_are_used_again() -> None:
         aiohttp.ClientSession(trace_configs=[tracing]) as session,
     ):
         for _ in range(3):
-            async with aclosing(Upstream(session).stream_chat(worker.endpoint, body)) as events:
-                texts = [e.text async for e in events if isinstance(e, TextDelta)]
+            async with aclosing(Upstream(session).stream_chat(worker.endpoint, body)) as batches:
+                texts = [e.text async for b in batches for e in b if isinstance(e, TextDelta)]
             assert texts == ["a", "b"]
         assert len(opened) == 1
 
