@@ -53,22 +53,28 @@ class Answer:
 
 
 async def sse(batches: AsyncIterator[Batch], answer: Answer) -> AsyncIterator[bytes]:
-    """The answer as server-sent events, those of a batch in one piece. Never raises: a fault
-    becomes an error event."""
-    encoder = _ChunkEncoder(answer)
+    """The answer as server-sent events, those of a batch in one piece. A fault is raised as long
+    as nothing was given; afterwards it becomes an error event."""
+    encoder, begun, last = _ChunkEncoder(answer), False, b""
     try:
         async for batch in batches:
+            first = next((event for event in batch if event.kind != "routed"), None)
+            if not begun and first is not None and first.kind == "failed":
+                raise first.error
             if lines := encoder.encode(batch):
+                begun = True
                 yield lines
             if encoder.failed:
                 break
         else:
-            if last := encoder.last_chunk():
-                yield _data(_chunk_json(last))
+            if chunk := encoder.last_chunk():
+                last = _data(_chunk_json(chunk))
     except Exception as error:
+        if not begun:
+            raise
         log.exception("a stream failed")
-        yield _data(to_json(error_body(error)))
-    yield DONE
+        last = _data(to_json(error_body(error)))
+    yield last + DONE
 
 
 class _ChunkEncoder:

@@ -17,7 +17,7 @@ from server.errors import TriviumError
 
 # Structs where a dataclass would do as well: one of the first two is made for each token, and
 # making a frozen dataclass takes eight times as long.
-class TextDelta(Struct, frozen=True):
+class TextDelta(Struct, frozen=True, gc=False):
     """More text of one choice. `logprobs` is OpenAI's object for its tokens, passed on as is."""
 
     text: str
@@ -52,7 +52,7 @@ class Finished(Struct, frozen=True):
     kind: Literal["finished"] = "finished"
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """Tokens spent: by a worker's leg so far (cumulative), or by the whole request at its end."""
 
     prompt_tokens: int = 0

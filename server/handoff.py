@@ -187,6 +187,9 @@ class Handoff:
         if self._now.leg.purpose == "whole":
             self._resumable = False
         sent, stop = self._stops.push(delta.text)
+        if sent is delta.text and logprobs is delta.logprobs and not self._choice:
+            self._sent += len(sent)
+            return [Emit(delta)]  # as it came: so it is nearly always
         actions = self._emit_text(sent, logprobs)
         if stop is None:
             return actions

@@ -6,9 +6,9 @@ handoff, and the proxies given by `--against`. Figures are medians over the roun
 
 - speed: streams of 64 chunks, 32 clients; the worker writes a whole answer at once (`burst`), or
   every chunk by itself (`single writes`)
-- first: one client; the time to its first text, over that of the stub alone. With a handoff the
-  expert token comes first, so that two workers must be asked before there is any text.
-- crowd: 1,000 clients at once on slow streams, and the memory that they take
+- first: one client, a chunk every 2 ms; the time to its first text, over that of the stub alone.
+  With a handoff the expert token comes first, so that two workers are asked before there is text.
+- crowd: 1,000 clients at once, each with a chunk every 100 ms, and the memory that they take
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ class Settings:
     clients: int = 32
     crowd: int = 1000
     crowd_seconds: float = 60.0
-    pause_ms: float = 100.0
-    """Between the chunks of a slow stream."""
     stub_port: int = 18100
     """Fixed, so that the proxies of `--against` can be pointed at the stub."""
 
@@ -98,7 +96,7 @@ def measure_first(bench: Bench) -> dict[str, Any]:
         report.progress(f"first text: round {number + 1} of {bench.settings.rounds}")
         base = 0.0
         for side in bench.sides:
-            result = bench.load(side, "single-writes handoff-start", 1)
+            result = bench.load(side, "steady handoff-start", 1)
             first = statistics.median(result["first"] or [float("nan")]) * 1000
             base = base or first
             errors = {"errors": result["errors"], "messages": result["messages"]}
@@ -188,7 +186,7 @@ def measure(
     cores = Cores.of_this_machine()
     with (
         tempfile.TemporaryDirectory(prefix="trivium-relay-") as folder,
-        stub(cores, settings.stub_port, settings.pause_ms) as worker,
+        stub(cores, settings.stub_port) as worker,
         orchestrator(cores, worker, Path(folder)) as (url, process),
     ):
         sides = (

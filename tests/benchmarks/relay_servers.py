@@ -62,9 +62,9 @@ class Side:
 
 
 @contextlib.contextmanager
-def stub(cores: Cores, port: int, pause_ms: float) -> Iterator[str]:
+def stub(cores: Cores, port: int) -> Iterator[str]:
     """The stub worker; its base URL without `/v1`."""
-    command = ["-m", "tests.benchmarks.relay_stub", "--port", str(port), "--pause", str(pause_ms)]
+    command = ["-m", "tests.benchmarks.relay_stub", "--port", str(port)]
     with _running(cores.others, command, {}, None):
         url = f"http://127.0.0.1:{port}"
         _wait(f"{url}/v1/models")

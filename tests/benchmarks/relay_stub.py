@@ -5,7 +5,8 @@ it writes depends on a word in the question:
 
     (none)           all chunks, at once: as fast as the socket takes them
     single-writes    all chunks, each in a write of its own
-    slow             all chunks, one every `--pause` ms
+    steady           all chunks, one every 2 ms
+    slow             all chunks, one every 100 ms
     handoff-start    meta: the expert token; expert: all chunks
     handoff-middle   meta: half of the chunks and the expert token; expert: the other half
     alone            meta: no expert token, whatever else is said
@@ -27,6 +28,8 @@ EXPERT_MODEL = "expert"
 FIRST_ID, SLOTS, HIDDEN = 49152, 4, 8
 """What the meta worker says of its vocabulary and its hidden states."""
 PROMPT_TOKENS = 30
+PAUSES = {"single-writes": 0.0, "steady": 0.002, "slow": 0.1}
+"""Seconds between chunks that are written apart."""
 HEADERS = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
@@ -109,8 +112,8 @@ class Scripts:
 class Stub(asyncio.Protocol):
     """One connection. Requests come one after the other, each in any number of reads."""
 
-    def __init__(self, scripts: Scripts, pause: float) -> None:
-        self._scripts, self._pause = scripts, pause
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
         self._received = b""
         self._task: asyncio.Task[None] | None = None
 
@@ -145,12 +148,11 @@ class Stub(asyncio.Protocol):
     def _chat(self, body: dict[str, Any]) -> None:
         question = next(m["content"] for m in body["messages"] if m["role"] == "user")
         script = self._scripts.choose(body, str(question))
-        if "slow" in question:
-            self._task = asyncio.create_task(self._write_apart(script, self._pause))
-        elif "single-writes" in question:
-            self._task = asyncio.create_task(self._write_apart(script, 0))
-        else:
+        pause = next((seconds for word, seconds in PAUSES.items() if word in question), None)
+        if pause is None:
             self._transport.write(script.whole)
+        else:
+            self._task = asyncio.create_task(self._write_apart(script, pause))
 
     async def _write_apart(self, script: Script, pause: float) -> None:
         """The role and the first text at once, as vLLM does; then part by part."""
@@ -170,18 +172,16 @@ def _content_length(head: bytes) -> int:
     return int(value.partition(b"\r\n")[0]) if found else 0
 
 
-async def serve(port: int, pause: float) -> None:
+async def serve(port: int) -> None:
     scripts, loop = Scripts(), asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Stub(scripts, pause), "127.0.0.1", port, backlog=2048)
+    server = await loop.create_server(lambda: Stub(scripts), "127.0.0.1", port, backlog=2048)
     await server.serve_forever()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--pause", type=float, default=100.0, help="between chunks, in ms")
-    options = parser.parse_args()
-    uvloop.run(serve(options.port, options.pause / 1000))
+    uvloop.run(serve(parser.parse_args().port))
 
 
 if __name__ == "__main__":
