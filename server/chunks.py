@@ -8,28 +8,28 @@ from msgspec.json import Decoder
 from server.events import TextDelta, Usage, WorkerEvent
 
 
-class _PromptDetails(Struct):
+class _PromptDetails(Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class _CompletionDetails(Struct):
+class _CompletionDetails(Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
-class _Usage(Struct):
+class _Usage(Struct, gc=False):
     completion_tokens: int
     prompt_tokens: int
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
 
-class _Choice(Struct):
+class _Choice(Struct, gc=False):
     delta: dict[str, str | None]
     finish_reason: None = None
     logprobs: None = None
 
 
-class _Chunk(Struct):
+class _Chunk(Struct, gc=False):
     """What these fields cannot hold does not fit, and is for the general parser."""
 
     choices: list[_Choice]
@@ -60,8 +60,9 @@ def plain_events(data: bytes) -> list[WorkerEvent] | None:
             )
         )
     for choice in chunk.choices[:1]:
-        text = choice.delta.pop("content", None)
-        if any(choice.delta[key] for key in choice.delta if key != "role"):
+        delta = choice.delta
+        text = delta.pop("content", None)
+        if delta and any(value for key, value in delta.items() if key != "role"):
             return None
         if text:
             events.append(TextDelta(text))

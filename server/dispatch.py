@@ -12,7 +12,6 @@ from server.errors import UpstreamError
 from server.events import Batch, Considered, Event, Traced, WorkerEvent
 from server.handoff import (
     Action,
-    Done,
     Emit,
     Handoff,
     LegEnded,
@@ -74,7 +73,7 @@ class Dispatcher:
         self, request: ChatCompletionRequest, choice: Handoff
     ) -> AsyncGenerator[Batch, None]:
         """One choice, leg after leg, until the state machine is done."""
-        events, turn = _sort(choice.start(self._clock()))
+        turn: Action | None = choice.start(self._clock())[-1]
         while isinstance(turn, StartLeg):
             async with aclosing(self._leg(request, turn.leg)) as worker:
                 async for batch in worker:
@@ -106,29 +105,15 @@ class Dispatcher:
 
 def _react(
     choice: Handoff, batch: Sequence[Happening], now: float
-) -> tuple[list[Event], StartLeg | Done | None]:
+) -> tuple[list[Event], Action | None]:
     """What the client gets of a batch, and what ends the leg, if anything in the batch does."""
     events: list[Event] = []
     for happening in batch:
-        if not (actions := choice.on(happening, now)):
-            continue
-        emitted, turn = _sort(actions)
-        events += emitted
-        if turn is not None:
-            return events, turn
-    return events, None
-
-
-def _sort(actions: Sequence[Action]) -> tuple[list[Event], StartLeg | Done | None]:
-    """Events to pass on, and what to do with the leg."""
-    events: list[Event] = []
-    turn: StartLeg | Done | None = None
-    for action in actions:
-        if isinstance(action, Emit):
+        for action in choice.on(happening, now):
+            if not isinstance(action, Emit):
+                return events, action  # it is the last of the actions
             events.append(action.event)
-        else:
-            turn = action
-    return events, turn
+    return events, None
 
 
 async def merge(streams: Sequence[AsyncGenerator[Batch, None]]) -> AsyncGenerator[Batch, None]:

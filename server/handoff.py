@@ -53,8 +53,7 @@ class LegFailed:
     kind: Literal["leg_failed"] = "leg_failed"
 
 
-@dataclass(frozen=True)
-class Emit:
+class Emit(msgspec.Struct, frozen=True):
     """Pass `event` on."""
 
     event: Event

@@ -183,14 +183,16 @@ def parse_event(data: bytes) -> Iterator[WorkerEvent]:
 
 def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
     """`Finished` comes before the delta of its own chunk: it says how to take its last token."""
-    delta, logprobs = choice.get("delta") or {}, choice.get("logprobs")
-    reason, text = choice.get("finish_reason"), delta.get("content")
-    if text is not None and not isinstance(text, str):
-        raise TypeError("content is no text")
+    delta, logprobs = choice.get("delta") or {}, choice.get("logprobs") or None
+    reason, stop_reason = choice.get("finish_reason"), choice.get("stop_reason")
+    text = _checked(delta.get("content"), str)
+    if logprobs is not None:
+        _checked(logprobs.get("content"), list)
+    _checked(delta.get("tool_calls"), list)
     if reason in ("abort", "error"):
         raise UpstreamFailed("the model's server gave up in the middle of the answer")
     if reason is not None:
-        yield Finished(str(reason), choice.get("stop_reason"))
+        yield Finished(str(reason), _checked(stop_reason, int, str))
     fields = {k: v for k, v in delta.items() if k not in ("content", "role") and v}
     if fields:
         yield RawDelta(fields, logprobs=None if text else logprobs)
@@ -206,9 +208,16 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
     return Usage(
         int(usage.get("prompt_tokens") or 0),
         int(usage.get("completion_tokens") or 0),
-        prompt.get("cached_tokens"),
-        completion.get("reasoning_tokens"),
+        _checked(prompt.get("cached_tokens"), int),
+        _checked(completion.get("reasoning_tokens"), int),
     )
+
+
+def _checked(value: Any, *kinds: type) -> Any:
+    """`value`, which is None or one of `kinds`. Raises TypeError."""
+    if value is not None and not isinstance(value, kinds):
+        raise TypeError(f"{value!r:.50} where {kinds} belong")
+    return value
 
 
 def _load(data: bytes) -> dict[str, Any]:

@@ -53,8 +53,9 @@ class Script:
         last = _envelope(model, [], len(texts) + 1, usage=True)
         events = [*bodies, last, "[DONE]"]
         parts = [_http_chunk(f"data: {event}\n\n".encode()) for event in events]
+        # What follows the last text comes at once, as from vLLM.
+        parts[-3:] = [b"".join([*parts[-3:], b"0\r\n\r\n"])]
         parts[0] = HEADERS + parts[0]
-        parts.append(b"0\r\n\r\n")
         return cls(tuple(parts), b"".join(parts))
 
 

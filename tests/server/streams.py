@@ -35,7 +35,7 @@ DELTA = _object(
     role=_maybe(st.just("assistant")),
     content=_maybe(TEXTS),
     reasoning=_maybe(TEXTS),
-    tool_calls=st.just([{"index": 0, "function": {"arguments": "{"}}]),
+    tool_calls=_maybe(st.just([{"index": 0, "function": {"arguments": "{"}}])),
 )
 CHOICE = _object(
     index=st.just(0),
@@ -43,6 +43,7 @@ CHOICE = _object(
     logprobs=_maybe(st.none() | st.just({"content": [{"token": "a", "logprob": -0.5}]})),
     finish_reason=_maybe(st.none() | st.none() | st.sampled_from(["stop", "length", "abort"])),
     stop_reason=_maybe(st.none() | st.sampled_from([1001, 1002, "END"])),
+    token_ids=_maybe(st.none()),
 )
 CHUNK = _object(
     id=_maybe(st.just("chatcmpl-1")),
