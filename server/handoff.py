@@ -117,8 +117,7 @@ class Handoff:
         self._began = began
         stops = () if plan.structured else plan.stops
         self._stops = SeamStops(stops, include=plan.include_stop)
-        self._text = ""
-        """All text written so far, held back or sent: what the next model continues."""
+        self._parts: list[str] = []
         self._sent = 0
         self._spent = 0
         self._resumable = True
@@ -128,6 +127,13 @@ class Handoff:
         self._prompt: Usage | None = None
         self._rest = Usage()
         self._segments: list[Segment] = []
+
+    @property
+    def _text(self) -> str:
+        """All text written so far, held back or sent: what the next model continues. Joined when
+        it is asked for, which is once or twice a leg."""
+        self._parts = ["".join(self._parts)]
+        return self._parts[0]
 
     # ------------------------------------------------------------ what came of it
 
@@ -182,7 +188,7 @@ class Handoff:
         if self._now.leg.purpose == "decision":
             return []
         self._now.deltas += 1
-        self._text += delta.text
+        self._parts.append(delta.text)
         if self._now.leg.purpose == "whole":
             self._resumable = False
         sent, stop = self._stops.push(delta.text)
@@ -192,7 +198,7 @@ class Handoff:
         actions = self._emit_text(sent, logprobs)
         if stop is None:
             return actions
-        self._text = self._text[: self._sent]
+        self._parts = [self._text[: self._sent]]
         self._close_leg("finished", now)
         return [*actions, *self._done("stop", stop)]
 

@@ -216,13 +216,15 @@ def run(
     relay_tables.tables(result)
     if json_out is not None:
         report.write_json(json_out, result)
+        if any(part in result for part in ("speed", "first")):
+            report.picture_beside(json_out, "relay", result, "relay_pictures")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures here, the picture beside it")
     parser.add_argument("--only", choices=sorted(PARTS), help="measure this part alone")
     parser.add_argument(
         "--against",
