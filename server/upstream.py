@@ -188,7 +188,7 @@ def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
     text = _checked(delta.get("content"), str)
     if logprobs is not None:
         _checked(logprobs.get("content"), list)
-    _checked(delta.get("tool_calls"), list)
+    _checked(delta.get("tool_calls") or None, list)
     if reason in ("abort", "error"):
         raise UpstreamFailed("the model's server gave up in the middle of the answer")
     if reason is not None:

@@ -31,6 +31,7 @@ def test_chunks_become_events() -> None:
     ]
     calls = [{"index": 0}]
     assert delta({"tool_calls": calls}) == [RawDelta({"tool_calls": calls})]
+    assert delta({"content": "a", "tool_calls": ""}) == [TextDelta("a")]
     assert delta({"reasoning": "hm"}) == [RawDelta({"reasoning": "hm"})]
     assert parse(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 4}) == [Usage(3, 4)]
     details = {"cached_tokens": 2}
