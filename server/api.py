@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,7 +14,6 @@ from server.auth import is_stranger
 from server.dispatch import Dispatcher
 from server.encode import Answer, fold, sse
 from server.errors import BadRequest, NotReady, UnknownModel
-from server.events import Event
 from server.legs import AUTO, META
 from server.limits import metered
 from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
@@ -78,43 +77,21 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     """An answer that one or several models write, streamed or in one piece."""
     services = _services(request)
     _check_names(body, services)
-    events, answer = metered(request.scope, services.dispatcher.run(body)), Answer.to(body)
-    if not body.stream:
-        async with aclosing(events):
-            whole = await until_disconnect(request.receive, fold(events, answer))
-        return json_response(whole.model_dump(exclude_unset=True))
-    try:
-        seen = await until_disconnect(request.receive, _first_visible(events))
-    except BaseException:
-        await events.aclose()
-        raise
-    return EventStream(sse(_replayed(seen, events), answer), events)
-
-
-async def _first_visible(events: AsyncGenerator[Event, None]) -> list[Event]:
-    """Events up to the first that the client will see. Raises the error of a `Failed`."""
-    seen: list[Event] = []
-    async for event in events:
-        if event.kind == "failed":
-            raise event.error
-        seen.append(event)
-        if event.kind != "routed":
-            break
-    return seen
-
-
-async def _replayed(seen: list[Event], events: AsyncGenerator[Event, None]) -> AsyncIterator[Event]:
-    for event in seen:
-        yield event
-    async for event in events:
-        yield event
+    batches, answer = metered(request.scope, services.dispatcher.run(body)), Answer.to(body)
+    if body.stream:
+        return EventStream(sse(batches, answer), batches)
+    async with aclosing(batches):
+        whole = await until_disconnect(request.receive, fold(batches, answer))
+    return json_response(whole.model_dump(exclude_unset=True))
 
 
 def _check_names(body: ChatCompletionRequest, services: Services) -> None:
     """Names in the request must be known. Raises BadRequest, UnknownModel or NotReady."""
+    options = body.options
+    if body.model == AUTO and not options.experts and not options.bias:
+        return
     live = {expert.name for expert in services.snapshots.current.experts}
     registered = services.status.health().experts
-    options = body.options
     _check_experts(options.experts or (), {*live, *registered}, "trivium.experts")
     _check_experts(options.bias or (), {*live, *registered}, "trivium.bias")
     name = body.model.removeprefix(f"{AUTO}/")

@@ -279,6 +279,25 @@ def bench_bank(
     raise typer.Exit(bench_command.bench("bank", {**words, **counts}))
 
 
+@bench_app.command("relay")
+def bench_relay(
+    json_out: JsonFile = None,
+    only: Annotated[str | None, typer.Option(help="One part: speed, first or crowd.")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=URL", help="Another proxy in front of the stub worker (port 18100)."
+        ),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Times that each side is measured.")] = None,
+) -> None:
+    """What it costs that a stream goes through Trivium, on one core. Needs two cores."""
+    from server.commands import bench as bench_command
+
+    options = {"json": json_out, "only": only, "against": against, "rounds": rounds}
+    raise typer.Exit(bench_command.bench("relay", options))
+
+
 MetaFolder = Annotated[
     str, typer.Option("--meta", help="The meta LLM: a checkpoint folder, or `default`.")
 ]

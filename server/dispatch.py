@@ -9,10 +9,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 
 from server.errors import UpstreamError
-from server.events import Considered, Event, Traced, WorkerEvent
+from server.events import Batch, Considered, Event, Traced, WorkerEvent
 from server.handoff import (
     Action,
-    Done,
     Emit,
     Handoff,
     LegEnded,
@@ -25,9 +24,12 @@ from server.schemas import ChatCompletionRequest
 from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import ChatUpstream
 
-QUEUED_EVENTS = 64
-"""Events that wait for the client when several choices are merged; then the workers wait."""
+QUEUED_BATCHES = 64
+"""Batches that wait for the client when several choices are merged; then the workers wait."""
 
+
+Happening = WorkerEvent | LegEnded | LegFailed
+"""What the state machine is told of."""
 
 Explain = Callable[[str, Sequence[LiveExpert]], Awaitable[Mapping[str, float]]]
 """The probabilities of experts in the request that the meta worker explains under a key."""
@@ -48,7 +50,7 @@ class Dispatcher:
         self._clock = clock
         self._explain = explain
 
-    async def run(self, request: ChatCompletionRequest) -> AsyncGenerator[Event, None]:
+    async def run(self, request: ChatCompletionRequest) -> AsyncGenerator[Batch, None]:
         """The events of the whole answer; closing the generator aborts every worker's request.
 
         Raises UnknownModel or NotReady before the first event; later faults come as `Failed`.
@@ -57,61 +59,71 @@ class Dispatcher:
         with self._snapshots.lease() as snapshot:
             plan = make_plan(request, snapshot)
             choices = [Handoff(plan, index, began) for index in range(request.choices)]
-            async with aclosing(merge([self._drive(request, c) for c in choices])) as events:
-                async for event in events:
-                    yield event
-                    if event.kind == "failed":
+            async with aclosing(merge([self._drive(request, c) for c in choices])) as batches:
+                async for batch in batches:
+                    yield batch
+                    if batch[-1].kind == "failed":
                         return
-        yield total_usage(choices)
+        last: list[Event] = [total_usage(choices)]
         if request.options.trace:
-            yield Traced(tuple(segment for choice in choices for segment in choice.segments))
+            last.append(Traced(tuple(s for choice in choices for s in choice.segments)))
+        yield last
 
     async def _drive(
         self, request: ChatCompletionRequest, choice: Handoff
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[Batch, None]:
         """One choice, leg after leg, until the state machine is done."""
-        actions = choice.start(self._clock())
-        while leg := _next_leg(actions):
-            async with aclosing(self._leg(request, leg)) as worker:
-                async for happening in worker:
-                    actions = choice.on(happening, self._clock())
-                    for action in actions:
-                        if isinstance(action, Emit):
-                            yield action.event
-                    if any(isinstance(action, StartLeg | Done) for action in actions):
+        turn: Action | None = choice.start(self._clock())[-1]
+        while isinstance(turn, StartLeg):
+            async with aclosing(self._leg(request, turn.leg)) as worker:
+                async for batch in worker:
+                    events, turn = _react(choice, batch, self._clock())
+                    if events:
+                        yield events
+                    if turn is not None:
                         break
 
     async def _leg(
         self, request: ChatCompletionRequest, leg: Leg
-    ) -> AsyncGenerator[WorkerEvent | LegEnded | LegFailed, None]:
+    ) -> AsyncGenerator[Sequence[Happening], None]:
         """One worker's stream, its end or failure as a last event."""
         explain = self._explain if request.options.trace and leg.experts else None
         key = None if explain is None else uuid.uuid4().hex
         body = worker_body(request, leg, key)
         try:
-            async with aclosing(self._upstream.stream_chat(leg.target.endpoint, body)) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(self._upstream.stream_chat(leg.target.endpoint, body)) as batches:
+                async for batch in batches:
+                    yield batch
         except UpstreamError as error:
-            yield LegFailed(error)
+            yield [LegFailed(error)]
         else:
             if explain is not None and key is not None:
-                yield Considered(await explain(key, leg.experts))
-            yield LegEnded()
+                yield [Considered(await explain(key, leg.experts)), LegEnded()]
+            else:
+                yield [LegEnded()]
 
 
-def _next_leg(actions: Sequence[Action]) -> Leg | None:
-    return next((action.leg for action in actions if isinstance(action, StartLeg)), None)
+def _react(
+    choice: Handoff, batch: Sequence[Happening], now: float
+) -> tuple[list[Event], Action | None]:
+    """What the client gets of a batch, and what ends the leg, if anything in the batch does."""
+    events: list[Event] = []
+    for happening in batch:
+        for action in choice.on(happening, now):
+            if not isinstance(action, Emit):
+                return events, action  # it is the last of the actions
+            events.append(action.event)
+    return events, None
 
 
-async def merge(streams: Sequence[AsyncGenerator[Event, None]]) -> AsyncGenerator[Event, None]:
-    """Events of all streams as they come, each stream's in order. The first exception ends it."""
+async def merge(streams: Sequence[AsyncGenerator[Batch, None]]) -> AsyncGenerator[Batch, None]:
+    """Batches of all streams as they come, each stream's in order. The first exception ends it."""
     if len(streams) == 1:
         async with aclosing(streams[0]) as only:
-            async for event in only:
-                yield event
+            async for batch in only:
+                yield batch
         return
-    queue: asyncio.Queue[Event | BaseException | None] = asyncio.Queue(QUEUED_EVENTS)
+    queue: asyncio.Queue[Batch | BaseException | None] = asyncio.Queue(QUEUED_BATCHES)
     pumps = [asyncio.create_task(_pump(stream, queue)) for stream in streams]
     try:
         running = len(pumps)
@@ -130,14 +142,14 @@ async def merge(streams: Sequence[AsyncGenerator[Event, None]]) -> AsyncGenerato
 
 
 async def _pump(
-    stream: AsyncGenerator[Event, None], queue: asyncio.Queue[Event | BaseException | None]
+    stream: AsyncGenerator[Batch, None], queue: asyncio.Queue[Batch | BaseException | None]
 ) -> None:
-    """Put a stream's events into the queue, then None, or the exception that ended it."""
+    """Put a stream's batches into the queue, then None, or the exception that ended it."""
     last: BaseException | None = None
     try:
         async with aclosing(stream):
-            async for event in stream:
-                await queue.put(event)
+            async for batch in stream:
+                await queue.put(batch)
     except Exception as error:
         last = error
     await queue.put(last)

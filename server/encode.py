@@ -11,10 +11,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from json.encoder import encode_basestring
+from typing import Any, ClassVar
 
 from server.errors import error_body
-from server.events import Event, Finished, RawDelta, Segment, TextDelta, Usage
+from server.events import Batch, Event, Finished, RawDelta, Segment, TextDelta, Usage
 from server.schemas import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -51,23 +52,29 @@ class Answer:
 # ---------------------------------------------------------------- streamed
 
 
-async def sse(events: AsyncIterator[Event], answer: Answer) -> AsyncIterator[bytes]:
-    """The answer as server-sent events. Never raises: a fault becomes an error event."""
-    encoder = _ChunkEncoder(answer)
+async def sse(batches: AsyncIterator[Batch], answer: Answer) -> AsyncIterator[bytes]:
+    """The answer as server-sent events, those of a batch in one piece. A fault is raised as long
+    as nothing was given; afterwards it becomes an error event."""
+    encoder, begun, last = _ChunkEncoder(answer), False, b""
     try:
-        async for event in events:
-            if event.kind == "failed":
-                yield _data(to_json(error_body(event.error)))
+        async for batch in batches:
+            first = next((event for event in batch if event.kind != "routed"), None)
+            if not begun and first is not None and first.kind == "failed":
+                raise first.error
+            if lines := encoder.encode(batch):
+                begun = True
+                yield lines
+            if encoder.failed:
                 break
-            for chunk in encoder.chunks(event):
-                yield _data(_chunk_json(chunk))
         else:
-            if last := encoder.last_chunk():
-                yield _data(_chunk_json(last))
+            if chunk := encoder.last_chunk():
+                last = _data(_chunk_json(chunk))
     except Exception as error:
+        if not begun:
+            raise
         log.exception("a stream failed")
-        yield _data(to_json(error_body(error)))
-    yield DONE
+        last = _data(to_json(error_body(error)))
+    yield last + DONE
 
 
 class _ChunkEncoder:
@@ -76,10 +83,27 @@ class _ChunkEncoder:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._introduced: set[int] = set()
+        self._frames: dict[int, _Frame] = {}
         self._usage: Usage | None = None
         self._trace: Trace | None = None
+        self.failed = False
+        """Nothing follows."""
 
-    def chunks(self, event: Event) -> Iterable[ChatCompletionChunk]:
+    def encode(self, batch: Batch) -> bytes:
+        """The server-sent events for a batch; up to a `Failed`, and with it."""
+        parts: list[bytes] = []
+        for event in batch:
+            if event.kind == "text" and not event.logprobs and event.choice in self._frames:
+                parts.append(self._frames[event.choice].around(event.text))
+            elif event.kind == "failed":
+                self.failed = True
+                parts.append(_data(to_json(error_body(event.error))))
+                break
+            else:
+                parts += [_data(_chunk_json(chunk)) for chunk in self._chunks(event)]
+        return b"".join(parts)
+
+    def _chunks(self, event: Event) -> Iterable[ChatCompletionChunk]:
         """The chunk for `event`, if the client gets one."""
         match event:
             case TextDelta():
@@ -111,6 +135,7 @@ class _ChunkEncoder:
     ) -> ChatCompletionChunk:
         if index not in self._introduced:
             self._introduced.add(index)
+            self._frames[index] = _Frame.of(self._chunk(index, {"content": _Frame.MARK}))
             delta = {"role": "assistant", "content": "", **delta}
         choice = ChunkChoice(index=index, delta=delta, finish_reason=None)
         if logprobs:
@@ -135,6 +160,24 @@ class _ChunkEncoder:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What chunks with plain text of one choice have in common: all but the text."""
+
+    MARK: ClassVar[str] = "TEXT"
+    before: str
+    after: str
+
+    @classmethod
+    def of(cls, chunk: ChatCompletionChunk) -> _Frame:
+        """From a chunk whose text is MARK."""
+        before, _, after = _data(_chunk_json(chunk)).decode().rpartition(f'"{cls.MARK}"')
+        return cls(before, after)
+
+    def around(self, text: str) -> bytes:
+        return f"{self.before}{encode_basestring(text)}{self.after}".encode("utf-8", "replace")
+
+
 def _chunk_json(chunk: ChatCompletionChunk) -> bytes:
     return chunk.model_dump_json(exclude_unset=True).encode()
 
@@ -146,20 +189,21 @@ def _data(payload: bytes) -> bytes:
 # ---------------------------------------------------------------- in one piece
 
 
-async def fold(events: AsyncIterator[Event], answer: Answer) -> ChatCompletion:
+async def fold(batches: AsyncIterator[Batch], answer: Answer) -> ChatCompletion:
     """The answer in one piece, from the same events. Raises the error of a `Failed`."""
     choices: dict[int, _FoldedChoice] = {}
     usage, extra = Usage(), dict[str, Trace]()
-    async for event in events:
-        match event:
-            case TextDelta() | RawDelta() | Finished():
-                choices.setdefault(event.choice, _FoldedChoice()).add(event)
-            case Usage():
-                usage = event
-            case _ if event.kind == "traced":
-                extra["trivium"] = trace(event.segments)
-            case _ if event.kind == "failed":
-                raise event.error
+    async for batch in batches:
+        for event in batch:
+            match event:
+                case TextDelta() | RawDelta() | Finished():
+                    choices.setdefault(event.choice, _FoldedChoice()).add(event)
+                case Usage():
+                    usage = event
+                case _ if event.kind == "traced":
+                    extra["trivium"] = trace(event.segments)
+                case _ if event.kind == "failed":
+                    raise event.error
     return ChatCompletion(
         id=answer.id,
         object="chat.completion",

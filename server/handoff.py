@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import msgspec
+
 from server.errors import ContextTooLong, TriviumError, UpstreamRejected
 from server.events import (
     Considered,
@@ -51,8 +53,7 @@ class LegFailed:
     kind: Literal["leg_failed"] = "leg_failed"
 
 
-@dataclass(frozen=True)
-class Emit:
+class Emit(msgspec.Struct, frozen=True):
     """Pass `event` on."""
 
     event: Event
@@ -116,8 +117,7 @@ class Handoff:
         self._began = began
         stops = () if plan.structured else plan.stops
         self._stops = SeamStops(stops, include=plan.include_stop)
-        self._text = ""
-        """All text written so far, held back or sent: what the next model continues."""
+        self._parts: list[str] = []
         self._sent = 0
         self._spent = 0
         self._resumable = True
@@ -127,6 +127,13 @@ class Handoff:
         self._prompt: Usage | None = None
         self._rest = Usage()
         self._segments: list[Segment] = []
+
+    @property
+    def _text(self) -> str:
+        """All text written so far, held back or sent: what the next model continues. Joined when
+        it is asked for, which is once or twice a leg."""
+        self._parts = ["".join(self._parts)]
+        return self._parts[0]
 
     # ------------------------------------------------------------ what came of it
 
@@ -181,14 +188,17 @@ class Handoff:
         if self._now.leg.purpose == "decision":
             return []
         self._now.deltas += 1
-        self._text += delta.text
+        self._parts.append(delta.text)
         if self._now.leg.purpose == "whole":
             self._resumable = False
         sent, stop = self._stops.push(delta.text)
+        if sent is delta.text and logprobs is delta.logprobs and not self._choice:
+            self._sent += len(sent)
+            return [Emit(delta)]  # as it came: so it is nearly always
         actions = self._emit_text(sent, logprobs)
         if stop is None:
             return actions
-        self._text = self._text[: self._sent]
+        self._parts = [self._text[: self._sent]]
         self._close_leg("finished", now)
         return [*actions, *self._done("stop", stop)]
 
@@ -280,11 +290,11 @@ class Handoff:
         """Account for the current leg: tokens, usage, and its segment of the trace."""
         leg, tokens = self._now, self._now.tokens()
         self._spent += tokens
-        used = replace(leg.usage or Usage(), completion_tokens=tokens)
-        prompt = replace(used, completion_tokens=0, reasoning_tokens=None)
+        used = msgspec.structs.replace(leg.usage or Usage(), completion_tokens=tokens)
+        prompt = msgspec.structs.replace(used, completion_tokens=0, reasoning_tokens=None)
         if self._prompt is None and leg.usage is not None:
             self._prompt = prompt
-            self._rest += replace(used, prompt_tokens=0, cached_tokens=None)
+            self._rest += msgspec.structs.replace(used, prompt_tokens=0, cached_tokens=None)
         else:
             self._rest += used
         self._segments.append(

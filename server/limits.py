@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.auth import key_of
 from server.errors import Busy, RateLimited, TriviumError, TryLater
-from server.events import Event
+from server.events import Batch
 from server.keys import Key, Limits
 from server.wire import error_response
 
@@ -62,21 +62,25 @@ class Meter:
         self._seen = 0
         self._began = False
 
-    async def watch(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """The same events, counted. Closing it closes `events`."""
+    async def watch(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
+        """The same events, counted. Closing it closes `batches`."""
         self._began = True
         try:
-            async with aclosing(events):
-                async for event in events:
-                    if event.kind == "usage":
-                        self._counted = event.prompt_tokens + event.completion_tokens
-                    elif event.kind == "failed" and not self._seen:
-                        self._began = False
-                    self._seen += 1
-                    yield event
+            async with aclosing(batches):
+                async for batch in batches:
+                    self._count(batch)
+                    yield batch
         except TriviumError:
             self._began = False
             raise
+
+    def _count(self, batch: Batch) -> None:
+        for event in batch:
+            if event.kind == "usage":
+                self._counted = event.prompt_tokens + event.completion_tokens
+            elif event.kind == "failed" and not self._seen:
+                self._began = False
+            self._seen += 1
 
     def tokens(self, body_bytes: int) -> int:
         """What the request costs; `body_bytes` is the size of its body."""
@@ -175,8 +179,8 @@ class Throttle:
         return known
 
 
-def metered(scope: Scope, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """`events`, counted if the request's key has a limit of tokens."""
+def metered(scope: Scope, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
+    """`batches`, counted if the request's key has a limit of tokens."""
     meter = scope.get("state", {}).get("meter")
     assert meter is None or isinstance(meter, Meter)
-    return meter.watch(events) if meter else events
+    return meter.watch(batches) if meter else batches

@@ -27,6 +27,22 @@ class SSEParser:
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the data of each event that `chunk` completes. Raises EventTooLarge."""
+        if self._after_cr or b"\r" in chunk:
+            yield from self._feed_lines(chunk)
+            return
+        if self._line or self._data:
+            begun, end, chunk = chunk.partition(b"\n\n")
+            yield from self._feed_lines(begun + end)
+        *events, rest = chunk.split(b"\n\n")
+        for event in events:
+            # Nearly all events are one line of data, and whole: no need to look at lines.
+            if event.startswith(b"data: ") and b"\n" not in event:
+                yield event[6:]
+            else:
+                yield from self._feed_lines(event + b"\n\n")
+        yield from self._feed_lines(rest)
+
+    def _feed_lines(self, chunk: bytes) -> Iterator[bytes]:
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
             self._after_cr = False

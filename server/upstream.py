@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from server.addresses import Addresses
+from server.chunks import plain_events
 from server.errors import (
     ContextTooLong,
     UpstreamError,
@@ -21,7 +22,7 @@ from server.errors import (
     UpstreamRejected,
     UpstreamTimeout,
 )
-from server.events import Finished, RawDelta, TextDelta, Usage, WorkerEvent
+from server.events import Finished, RawDelta, TextDelta, Usage, WorkerBatch, WorkerEvent
 from server.snapshot import Endpoint
 from server.sse import EventTooLarge, SSEParser
 
@@ -41,8 +42,9 @@ class ChatUpstream(Protocol):
 
     def stream_chat(
         self, endpoint: Endpoint, body: Mapping[str, Any]
-    ) -> AsyncGenerator[WorkerEvent, None]:
-        """Events of one answer with one choice. Ends normally only after a `Finished`.
+    ) -> AsyncGenerator[WorkerBatch, None]:
+        """Events of one answer with one choice, as they come. Ends normally only after a
+        `Finished`.
 
         `Finished` comes just before the delta of its own chunk; `Usage` is cumulative. Closing
         the generator closes the connection, so that the worker aborts the request.
@@ -84,7 +86,7 @@ class Upstream:
 
     async def stream_chat(
         self, endpoint: Endpoint, body: Mapping[str, Any]
-    ) -> AsyncGenerator[WorkerEvent, None]:
+    ) -> AsyncGenerator[WorkerBatch, None]:
         """See ChatUpstream. `body` is sent as it is, so it must ask for a stream."""
         with _upstream_errors(endpoint):
             async with self._session.post(
@@ -96,35 +98,70 @@ class Upstream:
             ) as response:
                 if response.status != 200:
                     raise await _refusal(response)
-                async for event in self._events(response.content):
-                    yield event
-
-    async def _events(self, content: aiohttp.StreamReader) -> AsyncGenerator[WorkerEvent, None]:
-        """Parse up to `[DONE]`. Once the finish reason is known, a broken tail does no harm."""
-        parser, finished = SSEParser(), False
-        while chunk := await self._read(content, self._timeouts.tail if finished else None):
-            for data in parser.feed(chunk):
-                if data == b"[DONE]" and finished:
-                    await self._read(content, self._timeouts.close)
-                    return
-                try:
-                    for event in parse_event(data):
-                        finished = finished or event.kind == "finished"
-                        yield event
-                except UpstreamError:
-                    if not finished:
-                        raise
-        if not finished:
-            raise UpstreamFailed("the model's stream was cut before the end of the answer")
+                stream = _Stream()
+                while not stream.done:
+                    patience = self._timeouts.tail if stream.finished else None
+                    read = await self._read(response.content, patience)
+                    if batch := stream.take(read):
+                        yield batch
+                    if stream.fault is not None:
+                        raise stream.fault
+                await self._read(response.content, self._timeouts.close)
 
     async def _read(self, content: aiohttp.StreamReader, patience: float | None) -> bytes:
         """Bytes as they come; b"" at the end, or when `patience` (s) is given and runs out."""
         if patience is None:
             return await content.readany()
         try:
-            return await asyncio.wait_for(content.readany(), patience)
+            async with asyncio.timeout(patience):
+                return await content.readany()
         except (TimeoutError, aiohttp.ClientError):
             return b""
+
+
+class _Stream:
+    """The bytes of one answer, parsed up to `[DONE]` or the end. Once the finish reason is known,
+    a broken tail does no harm."""
+
+    def __init__(self) -> None:
+        self._parser = SSEParser()
+        self.finished = False
+        self.done = False
+        self.fault: UpstreamError | EventTooLarge | None = None
+        """What went wrong, after the events of the same read."""
+
+    def take(self, read: bytes) -> list[WorkerEvent]:
+        """The events of one read; b"" is the end of the stream."""
+        if not read:
+            self._end()
+            return []
+        batch: list[WorkerEvent] = []
+        try:
+            for data in self._parser.feed(read):
+                if data == b"[DONE]" and self.finished:
+                    self.done = True
+                    break
+                self._parse(data, batch)
+        except (UpstreamError, EventTooLarge) as error:
+            self.fault = error
+        return batch
+
+    def _parse(self, data: bytes, batch: list[WorkerEvent]) -> None:
+        if (plain := plain_events(data)) is not None:
+            batch += plain
+            return
+        try:
+            for event in parse_event(data):
+                batch.append(event)
+                self.finished = self.finished or event.kind == "finished"
+        except UpstreamError:
+            if not self.finished:
+                raise
+
+    def _end(self) -> None:
+        self.done = True
+        if not self.finished:
+            self.fault = UpstreamFailed("the model's stream was cut before the end of the answer")
 
 
 def parse_event(data: bytes) -> Iterator[WorkerEvent]:
@@ -146,14 +183,16 @@ def parse_event(data: bytes) -> Iterator[WorkerEvent]:
 
 def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
     """`Finished` comes before the delta of its own chunk: it says how to take its last token."""
-    delta, logprobs = choice.get("delta") or {}, choice.get("logprobs")
-    reason, text = choice.get("finish_reason"), delta.get("content")
-    if text is not None and not isinstance(text, str):
-        raise TypeError("content is no text")
+    delta, logprobs = choice.get("delta") or {}, choice.get("logprobs") or None
+    reason, stop_reason = choice.get("finish_reason"), choice.get("stop_reason")
+    text = _checked(delta.get("content"), str)
+    if logprobs is not None:
+        _checked(logprobs.get("content"), list)
+    _checked(delta.get("tool_calls") or None, list)
     if reason in ("abort", "error"):
         raise UpstreamFailed("the model's server gave up in the middle of the answer")
     if reason is not None:
-        yield Finished(str(reason), choice.get("stop_reason"))
+        yield Finished(str(reason), _checked(stop_reason, int, str))
     fields = {k: v for k, v in delta.items() if k not in ("content", "role") and v}
     if fields:
         yield RawDelta(fields, logprobs=None if text else logprobs)
@@ -169,15 +208,22 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
     return Usage(
         int(usage.get("prompt_tokens") or 0),
         int(usage.get("completion_tokens") or 0),
-        prompt.get("cached_tokens"),
-        completion.get("reasoning_tokens"),
+        _checked(prompt.get("cached_tokens"), int),
+        _checked(completion.get("reasoning_tokens"), int),
     )
+
+
+def _checked(value: Any, *kinds: type) -> Any:
+    """`value`, which is None or one of `kinds`. Raises TypeError."""
+    if value is not None and not isinstance(value, kinds):
+        raise TypeError(f"{value!r:.50} where {kinds} belong")
+    return value
 
 
 def _load(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`, with lone surrogates replaced: they cannot be sent on."""
     try:
-        chunk = json.loads(data)
+        chunk = json.loads(data.decode())
         if _SURROGATE.search(data):
             whole = json.dumps(chunk, ensure_ascii=False).encode("utf-8", "replace")
             chunk = json.loads(whole)

@@ -174,7 +174,11 @@ async def _stop(*tasks: asyncio.Task[Any]) -> None:
 
 
 class EventStream(Response):
-    """A server-sent event stream. However it ends, `source` is closed, and with it the workers."""
+    """A server-sent event stream. However it ends, `source` is closed, and with it the workers.
+
+    The status waits for the first bytes of `body`: what it raises before them is for the handlers
+    of errors.
+    """
 
     media_type = "text/event-stream"
 
@@ -183,16 +187,23 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._body = body
         self._source = source
+        self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._source):
             try:
                 await until_disconnect(receive, self._send(send))
             except (ClientGone, OSError):
+                if not self._started:
+                    raise
                 log.info("the client left in the middle of a stream")
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for chunk in self._body:
+            if not self._started:
+                self._started = True
+                await send(
+                    {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                )
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,12 +15,14 @@ CHECKOUT = Path(server.__file__).resolve().parents[1]
 
 
 def bench(
-    name: str, options: Mapping[str, str | int | Path | None], checkout: Path = CHECKOUT
+    name: str,
+    options: Mapping[str, str | int | Path | Sequence[str] | None],
+    checkout: Path = CHECKOUT,
 ) -> int:
     """Run `tests.benchmarks.NAME` with the `options` that are given; its exit status.
 
-    Paths are relative to where the command was called. Raises CommandError where there is no
-    source, or no torch.
+    An option with several values is given once for each. Paths are relative to where the command
+    was called. Raises CommandError where there is no source, or no torch.
     """
     if not (checkout / "tests" / "benchmarks" / f"{name}.py").is_file():
         raise CommandError(
@@ -31,6 +33,7 @@ def bench(
         raise CommandError("the benchmarks need torch, which is not installed: run `make install`")
     argv = [sys.executable, "-m", f"tests.benchmarks.{name}"]
     for option, value in options.items():
-        if value is not None:
-            argv += [f"--{option}", str(value.resolve() if isinstance(value, Path) else value)]
+        values = [value] if isinstance(value, str | int | Path) else value or ()
+        for one in values:
+            argv += [f"--{option}", str(one.resolve() if isinstance(one, Path) else one)]
     return subprocess.run(argv, cwd=checkout, check=False).returncode

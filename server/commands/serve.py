@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def serve(options: dict[str, Any]) -> None:
         checkpoint = prepare_meta(settings, console)
     log_to_stderr()
     app = create_app(settings, checkpoint, _Printer(console, settings))
+    gc.freeze()  # what is there now stays: collections need not look at it again and again
     uvicorn.run(
         app,
         host=settings.host,

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from hypothesis import settings
 from openai import AsyncOpenAI
 
 from server.api import Health, Services, api_router
@@ -21,6 +22,8 @@ from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import Timeouts, Upstream, worker_session
 from server.wire import install_edge
 from tests.fakes import FakeWorker, says
+
+settings.register_profile("fuzz", max_examples=5000)
 
 ARITHMETIC, ASTRONOMY = 1001, 1002
 STARTED = 1_700_000_000

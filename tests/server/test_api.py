@@ -149,7 +149,7 @@ async def test_an_expert_that_is_registered_but_down(world: World) -> None:
 
 async def test_a_fault_of_ours_is_a_bare_500(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.status, "health", lambda: 1 / 0)
-    response = await world.ask()
+    response = await world.ask(model="trivium/meta")
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "internal_error"
     assert "ZeroDivision" not in response.text

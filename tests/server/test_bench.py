@@ -21,13 +21,21 @@ def test_options_and_status_are_passed_on(tmp_path: Path, monkeypatch: pytest.Mo
     checkout, caller = tmp_path / "checkout", tmp_path / "caller"
     caller.mkdir()
     (checkout / "tests" / "benchmarks").mkdir(parents=True)
+    (checkout / "tests" / "__init__.py").touch()
     (checkout / "tests" / "benchmarks" / "some.py").write_text(PROGRAM)
     monkeypatch.chdir(caller)
-    options = {"json": Path("out.json"), "device": "cpu", "ggml": None, "rounds": 3}
+    options = {
+        "json": Path("out.json"),
+        "device": "cpu",
+        "ggml": None,
+        "rounds": 3,
+        "against": ["a=1", "b=2"],
+    }
     assert bench("some", options, checkout) == 3
     folder, arguments = json.loads((checkout / "ran.json").read_text())
     assert folder == str(checkout)
-    assert arguments == ["--json", str(caller / "out.json"), "--device", "cpu", "--rounds", "3"]
+    json_and_device = ["--json", str(caller / "out.json"), "--device", "cpu"]
+    assert arguments == [*json_and_device, "--rounds", "3", "--against", "a=1", "--against", "b=2"]
 
 
 def test_without_the_source_it_says_so(tmp_path: Path) -> None:
@@ -36,5 +44,5 @@ def test_without_the_source_it_says_so(tmp_path: Path) -> None:
 
 
 def test_the_benchmarks_are_in_the_checkout() -> None:
-    for name in ("kernel", "ternary", "bank"):
+    for name in ("kernel", "ternary", "bank", "relay"):
         assert (CHECKOUT / "tests" / "benchmarks" / f"{name}.py").is_file()

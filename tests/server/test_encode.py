@@ -7,24 +7,33 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.encode import Answer, fold, merge_delta, sse
 from server.errors import UpstreamFailed
-from server.events import Event, Failed, Finished, RawDelta, Routed, TextDelta, Traced, Usage
+from server.events import Batch, Event, Failed, Finished, RawDelta, Routed, TextDelta, Traced, Usage
 
 ANSWER = Answer("trivium", id="chatcmpl-1", created=5)
 
 
-async def stream(*events: Event) -> AsyncIterator[Event]:
+async def stream(*events: Event) -> AsyncIterator[Batch]:
     for event in events:
-        yield event
+        yield [event]
 
 
 async def chunks(*events: Event, answer: Answer = ANSWER) -> list[Any]:
-    lines = [line async for line in sse(stream(*events), answer)]
-    assert lines[-1] == b"data: [DONE]\n\n"
-    assert lines.count(lines[-1]) == 1
-    return [json.loads(line.removeprefix(b"data: ")) for line in lines[:-1]]
+    return [
+        json.loads(line.removeprefix(b"data: ")) for line in await lines(stream(*events), answer)
+    ]
+
+
+async def lines(batches: AsyncIterator[Batch], answer: Answer = ANSWER) -> list[bytes]:
+    """The events of a stream, without the `[DONE]` that ends it."""
+    *events, done, rest = b"".join([piece async for piece in sse(batches, answer)]).split(b"\n\n")
+    assert (done, rest) == (b"data: [DONE]", b"")
+    assert done not in events
+    return events
 
 
 async def test_exact_chunks() -> None:
@@ -66,14 +75,40 @@ async def test_failed_ends_the_stream_with_an_error_event() -> None:
 
 
 async def test_a_fault_of_ours_is_an_error_event_too() -> None:
-    async def broken() -> AsyncIterator[Event]:
-        yield TextDelta("a")
+    async def broken() -> AsyncIterator[Batch]:
+        yield [TextDelta("a")]
         raise ZeroDivisionError("secret")
 
-    lines = [line async for line in sse(broken(), ANSWER)]
-    assert b"internal_error" in lines[1]
-    assert b"secret" not in lines[1]
-    assert lines[2:] == [b"data: [DONE]\n\n"]
+    _, error = await lines(broken())
+    assert b"internal_error" in error
+    assert b"secret" not in error
+
+
+async def test_a_fault_before_the_first_byte_is_raised() -> None:
+    with pytest.raises(UpstreamFailed):
+        await chunks(Routed("x"), Failed(UpstreamFailed("gone")))
+
+
+async def test_a_batch_is_one_piece_and_each_event_a_chunk_of_its_own() -> None:
+    async def batches() -> AsyncIterator[Batch]:
+        yield [TextDelta("a"), TextDelta('"b"\n\x00🌒'), TextDelta("c", choice=1)]
+        yield [TextDelta("d", choice=1), Finished("stop"), Finished("stop", choice=1)]
+
+    pieces = [piece async for piece in sse(batches(), ANSWER)]
+    assert len(pieces) == 3
+    seen = [json.loads(line[6:]) for piece in pieces[:2] for line in piece.split(b"\n\n")[:-1]]
+    deltas = [(c["index"], c["delta"].get("content")) for s in seen for c in s["choices"]]
+    assert deltas == [(0, "a"), (0, '"b"\n\x00🌒'), (1, "c"), (1, "d"), (0, None), (1, None)]
+
+
+@given(st.text())
+async def test_plain_chunks_are_as_any_other(text: str) -> None:
+    """The frame of a choice gives what the general encoder gives."""
+    _, framed, general = await chunks(
+        TextDelta("a"), TextDelta(text), TextDelta(text, logprobs={"content": []})
+    )
+    general["choices"][0].pop("logprobs")
+    assert framed == general
 
 
 async def test_fold_joins_reasoning_and_logprobs() -> None:

@@ -31,6 +31,7 @@ def test_chunks_become_events() -> None:
     ]
     calls = [{"index": 0}]
     assert delta({"tool_calls": calls}) == [RawDelta({"tool_calls": calls})]
+    assert delta({"content": "a", "tool_calls": ""}) == [TextDelta("a")]
     assert delta({"reasoning": "hm"}) == [RawDelta({"reasoning": "hm"})]
     assert parse(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 4}) == [Usage(3, 4)]
     details = {"cached_tokens": 2}
@@ -54,7 +55,13 @@ def test_lone_surrogates_are_replaced() -> None:
     [
         b"", b"nope", b"[]", b"3", b"\xff", b'{"choices": 3}', b'{"choices": [4]}',
         b'{"choices": [{"delta": "x"}]}', b'{"choices": [{"delta": {"content": 5}}]}',
-        b'{"usage": 7}', b'{"usage": {"prompt_tokens": "x"}}', b"[" * 100_000,
+        b'{"usage": 7}', b'{"usage": {"prompt_tokens": "x"}}',
+        b'{"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": {}}}}',
+        b'{"choices": [{"delta": {}, "logprobs": "x"}]}',
+        b'{"choices": [{"delta": {"content": "a"}, "logprobs": {"content": {"0": 1}}}]}',
+        b'{"choices": [{"delta": {"tool_calls": 5}}]}',
+        b'{"choices": [{"delta": {}, "finish_reason": "stop", "stop_reason": [7]}]}',
+        b"[" * 100_000,
         b'{"choices": [{"delta": {}, "finish_reason": "abort"}]}', b'{"error": "boom"}',
         b'{"error": {"message": "m", "code": 500}}',
     ],
@@ -104,8 +111,8 @@ async def test_connections_are_used_again() -> None:
         aiohttp.ClientSession(trace_configs=[tracing]) as session,
     ):
         for _ in range(3):
-            async with aclosing(Upstream(session).stream_chat(worker.endpoint, body)) as events:
-                texts = [e.text async for e in events if isinstance(e, TextDelta)]
+            async with aclosing(Upstream(session).stream_chat(worker.endpoint, body)) as batches:
+                texts = [e.text async for b in batches for e in b if isinstance(e, TextDelta)]
             assert texts == ["a", "b"]
         assert len(opened) == 1
 
