@@ -16,7 +16,7 @@ from experts.registry import Registry
 from server.addresses import Addresses
 from server.admin import Admin, admin_router
 from server.admission import Admission
-from server.api import Health, Services, api_router
+from server.api import api_router
 from server.audit import AuditLog
 from server.dispatch import Dispatcher
 from server.fleet import Fleet
@@ -24,6 +24,7 @@ from server.guard import install_guard
 from server.keyring import Keyring
 from server.keys import KeyStore
 from server.registration import Progress, Registrar
+from server.services import Health, Services
 from server.settings import Settings
 from server.snapshot import SnapshotHolder
 from server.starters import register_starters

@@ -20,8 +20,7 @@ from server.handoff import (
     StartLeg,
     total_usage,
 )
-from server.legs import Leg, make_plan, worker_body
-from server.schemas import ChatCompletionRequest
+from server.legs import GenerationRequest, Leg, make_plan, worker_body
 from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import ChatUpstream
 
@@ -48,7 +47,7 @@ class Dispatcher:
         self._clock = clock
         self._explain = explain
 
-    async def run(self, request: ChatCompletionRequest) -> AsyncGenerator[Event, None]:
+    async def run(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of the whole answer; closing the generator aborts every worker's request.
 
         Raises UnknownModel or NotReady before the first event; later faults come as `Failed`.
@@ -62,12 +61,12 @@ class Dispatcher:
                     yield event
                     if event.kind == "failed":
                         return
-        yield total_usage(choices)
+        yield total_usage(choices, request.n or 1)
         if request.options.trace:
             yield Traced(tuple(segment for choice in choices for segment in choice.segments))
 
     async def _drive(
-        self, request: ChatCompletionRequest, choice: Handoff
+        self, request: GenerationRequest, choice: Handoff
     ) -> AsyncGenerator[Event, None]:
         """One choice, leg after leg, until the state machine is done."""
         actions = choice.start(self._clock())
@@ -82,14 +81,15 @@ class Dispatcher:
                         break
 
     async def _leg(
-        self, request: ChatCompletionRequest, leg: Leg
+        self, request: GenerationRequest, leg: Leg
     ) -> AsyncGenerator[WorkerEvent | LegEnded | LegFailed, None]:
         """One worker's stream, its end or failure as a last event."""
         explain = self._explain if request.options.trace and leg.experts else None
         key = None if explain is None else uuid.uuid4().hex
         body = worker_body(request, leg, key)
+        stream = self._upstream.stream_chat(leg.target.endpoint, body, request.path)
         try:
-            async with aclosing(self._upstream.stream_chat(leg.target.endpoint, body)) as events:
+            async with aclosing(stream) as events:
                 async for event in events:
                     yield event
         except UpstreamError as error:

@@ -27,7 +27,7 @@ REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """A client's own id that may go into log lines and headers as it is."""
 
-_TYPE_NAME = re.compile(r"(str|int|float|bool|list|dict|function-\w+)(\[.*)?$")
+_TYPE_NAME = re.compile(r"(str|int|float|bool|list|dict|constrained-\w+|function-\w+)(\[.*)?$")
 """How pydantic names the branches of a union in the place of a fault."""
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ import uvicorn
 from fastapi import FastAPI
 from openai import AsyncOpenAI
 
-from server.api import Health, Services, api_router
+from server.api import api_router
 from server.dispatch import Dispatcher
+from server.services import Health, Services
 from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import Timeouts, Upstream, worker_session
 from server.wire import install_edge
