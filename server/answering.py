@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from server.errors import BadRequest, NotReady
@@ -14,10 +14,10 @@ from server.events import Event
 from server.legs import AUTO, GenerationRequest
 from server.limits import metered
 from server.services import Services, services_of
-from server.wire import EventStream, json_response, until_disconnect
+from server.wire import EventStream, until_disconnect
 
-Fold = Callable[[AsyncIterator[Event]], Awaitable[BaseModel]]
-"""Events to the answer in one piece; fields that were not set are left out."""
+Fold = Callable[[AsyncIterator[Event]], Coroutine[Any, Any, bytes]]
+"""Events to the JSON of the answer in one piece."""
 Stream = Callable[[AsyncIterator[Event]], AsyncIterator[bytes]]
 """Events to server-sent events."""
 
@@ -31,18 +31,14 @@ async def respond(
     events = metered(request.scope, services.dispatcher.run(body))
     if not body.stream:
         async with aclosing(events):
-            whole = await until_disconnect(request.receive, _awaited(fold(events)))
-        return json_response(whole.model_dump(exclude_unset=True))
+            whole = await until_disconnect(request.receive, fold(events))
+        return Response(whole, media_type="application/json")
     try:
         seen = await until_disconnect(request.receive, _first_visible(events))
     except BaseException:
         await events.aclose()
         raise
     return EventStream(stream(_replayed(seen, events)), events)
-
-
-async def _awaited(whole: Awaitable[BaseModel]) -> BaseModel:
-    return await whole
 
 
 async def _first_visible(events: AsyncGenerator[Event, None]) -> list[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,12 +14,17 @@ from server.completions.encode import CompletionAnswer, CompletionEncoder, fold_
 from server.completions.schemas import Completion, CompletionRequest
 from server.encode import Answer, fold, sse
 from server.errors import UnknownModel
+from server.events import Event
 from server.legs import AUTO, META
+from server.responses.encode import ResponseEncoder, fold_response
+from server.responses.objects import ResponseObject
+from server.responses.request import to_chat
+from server.responses.schemas import ResponsesRequest
 from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
 from server.services import Services, services_of
 from server.snapshot import Endpoint
 from server.streaming import encoded
-from server.wire import json_response
+from server.wire import json_response, to_json
 
 
 def api_router() -> APIRouter:
@@ -38,6 +44,13 @@ def api_router() -> APIRouter:
         response_model=None,
         responses={200: {"model": Completion, "content": {"text/event-stream": {}}}},
     )
+    router.add_api_route(
+        "/v1/responses",
+        responses,
+        methods=["POST"],
+        response_model=None,
+        responses={200: {"model": ResponseObject, "content": {"text/event-stream": {}}}},
+    )
     router.add_api_route("/v1/models", list_models, methods=["GET"])
     router.add_api_route("/v1/models/{model:path}", get_model, methods=["GET"])
     router.add_api_route("/health", health, methods=["GET"], response_model=None)
@@ -51,19 +64,32 @@ def api_router() -> APIRouter:
 async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
     """An answer that one or several models write, streamed or in one piece."""
     answer = Answer.to(body)
-    return await respond(
-        request, body, lambda events: fold(events, answer), lambda events: sse(events, answer)
-    )
+
+    async def whole(events: AsyncIterator[Event]) -> bytes:
+        return to_json((await fold(events, answer)).model_dump(exclude_unset=True))
+
+    return await respond(request, body, whole, lambda events: sse(events, answer))
 
 
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Text that goes on from a raw prompt, streamed or in one piece."""
     answer = CompletionAnswer.to(body)
+
+    async def whole(events: AsyncIterator[Event]) -> bytes:
+        return to_json((await fold_completion(events, answer)).model_dump(exclude_unset=True))
+
+    encoder = CompletionEncoder(answer)
+    return await respond(request, body, whole, lambda events: encoded(events, encoder))
+
+
+async def responses(body: ResponsesRequest, request: Request) -> Response:
+    """An answer in the form of OpenAI's Responses API, streamed or in one piece."""
+    encoder = ResponseEncoder(body)
     return await respond(
         request,
-        body,
-        lambda events: fold_completion(events, answer),
-        lambda events: encoded(events, CompletionEncoder(answer)),
+        to_chat(body),
+        lambda events: fold_response(events, body),
+        lambda events: encoded(events, encoder),
     )
 
 

@@ -44,9 +44,9 @@ async def encoded(events: AsyncIterator[Event], encoder: Encoder) -> AsyncIterat
         yield encoder.failed(error)
 
 
-def named_event(name: str, payload: BaseModel) -> bytes:
+def named_event(name: str, data: bytes) -> bytes:
     """A server-sent event with a name, as OpenAI's Responses and Anthropic's Messages have."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), payload_json(payload))
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
 
 
 def payload_json(payload: BaseModel) -> bytes:
