@@ -16,9 +16,13 @@ from server.encode import Answer, fold, sse
 from server.errors import UnknownModel
 from server.events import Event
 from server.legs import AUTO, META
+from server.messages import request as messages_request
+from server.messages.encode import MessageEncoder, fold_message
+from server.messages.objects import Message
+from server.messages.schemas import MessagesRequest
+from server.responses import request as responses_request
 from server.responses.encode import ResponseEncoder, fold_response
 from server.responses.objects import ResponseObject
-from server.responses.request import to_chat
 from server.responses.schemas import ResponsesRequest
 from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
 from server.services import Services, services_of
@@ -50,6 +54,13 @@ def api_router() -> APIRouter:
         methods=["POST"],
         response_model=None,
         responses={200: {"model": ResponseObject, "content": {"text/event-stream": {}}}},
+    )
+    router.add_api_route(
+        "/v1/messages",
+        messages,
+        methods=["POST"],
+        response_model=None,
+        responses={200: {"model": Message, "content": {"text/event-stream": {}}}},
     )
     router.add_api_route("/v1/models", list_models, methods=["GET"])
     router.add_api_route("/v1/models/{model:path}", get_model, methods=["GET"])
@@ -87,8 +98,19 @@ async def responses(body: ResponsesRequest, request: Request) -> Response:
     encoder = ResponseEncoder(body)
     return await respond(
         request,
-        to_chat(body),
+        responses_request.to_chat(body),
         lambda events: fold_response(events, body),
+        lambda events: encoded(events, encoder),
+    )
+
+
+async def messages(body: MessagesRequest, request: Request) -> Response:
+    """An answer in the form of Anthropic's Messages API, streamed or in one piece."""
+    encoder = MessageEncoder(body.model)
+    return await respond(
+        request,
+        messages_request.to_chat(body),
+        lambda events: fold_message(events, body.model),
         lambda events: encoded(events, encoder),
     )
 

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import TriviumError, error_body, http_headers, http_status, openai_error
 from server.logs import request_id as current_request_id
+from server.messages.errors import AnthropicErrors
 
 T = TypeVar("T")
 
@@ -52,12 +53,14 @@ def json_response(
 
 
 def install_edge(app: FastAPI) -> None:
-    """Give `app` OpenAI's error bodies for every error, and an `x-request-id` on every answer.
+    """Give `app` OpenAI's error bodies for every error, Anthropic's on its path, and an
+    `x-request-id` on every answer.
 
     Middleware that is added to `app` must be plain ASGI: Starlette's BaseHTTPMiddleware hides
     the client's disconnect.
     """
     app.add_middleware(RequestIds)
+    app.add_middleware(AnthropicErrors)
     app.add_exception_handler(TriviumError, _on_our_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -10,6 +10,7 @@ from typing import Any
 from server.encode import trace
 from server.errors import error_body
 from server.events import Event, Finished, RawDelta, TextDelta, Traced, Usage
+from server.reasoning import reasoning_in
 from server.responses.objects import (
     ArgumentsDeltaEvent,
     ArgumentsDoneEvent,
@@ -38,9 +39,6 @@ from server.responses.objects import (
     TopLogprob,
 )
 from server.responses.schemas import ResponsesRequest
-
-REASONING_FIELDS = ("reasoning", "reasoning_content")
-"""Where workers put what a model thinks."""
 
 
 class ResponseMachine:
@@ -116,10 +114,8 @@ class ResponseMachine:
         )
 
     def _raw(self, fields: Mapping[str, Any]) -> Iterator[ResponseEvent]:
-        for name in REASONING_FIELDS:
-            if isinstance(text := fields.get(name), str):
-                yield from self._reasoning(text)
-                break
+        if thought := reasoning_in(fields):
+            yield from self._reasoning(thought)
         for call in fields.get("tool_calls") or ():
             yield from self._call(call)
 
