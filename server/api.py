@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Literal
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from server.answering import respond
@@ -18,8 +19,9 @@ from server.events import Event
 from server.legs import AUTO, META
 from server.messages import request as messages_request
 from server.messages.encode import MessageEncoder, fold_message
-from server.messages.objects import Message
+from server.messages.objects import AnswerMessage, MessagesError
 from server.messages.schemas import MessagesRequest
+from server.openapi import ALWAYS, RETRY_AFTER, Responses, answers, failures
 from server.responses import request as responses_request
 from server.responses.encode import ResponseEncoder, fold_response
 from server.responses.objects import ResponseObject
@@ -34,39 +36,47 @@ from server.wire import json_response, to_json
 def api_router() -> APIRouter:
     """The routes. The app must put a `Services` into `app.state.services`."""
     router = APIRouter()
+    for path, endpoint, responses_ in (
+        ("/v1/chat/completions", chat_completions, CHAT_ANSWERS),
+        ("/v1/completions", completions, COMPLETION_ANSWERS),
+        ("/v1/responses", responses, RESPONSE_ANSWERS),
+        ("/v1/messages", messages, MESSAGE_ANSWERS),
+    ):
+        router.add_api_route(
+            path, endpoint, methods=["POST"], response_model=None, responses=responses_
+        )
+    router.add_api_route("/v1/models", list_models, methods=["GET"], responses=failures(*ALWAYS))
     router.add_api_route(
-        "/v1/chat/completions",
-        chat_completions,
-        methods=["POST"],
-        response_model=None,
-        responses={200: {"model": ChatCompletion, "content": {"text/event-stream": {}}}},
+        "/v1/models/{model:path}",
+        get_model,
+        methods=["GET"],
+        responses=failures(*ALWAYS, 404),
     )
     router.add_api_route(
-        "/v1/completions",
-        completions,
-        methods=["POST"],
-        response_model=None,
-        responses={200: {"model": Completion, "content": {"text/event-stream": {}}}},
+        "/health", health, methods=["GET"], response_model=None, responses=HEALTH_ANSWERS
     )
-    router.add_api_route(
-        "/v1/responses",
-        responses,
-        methods=["POST"],
-        response_model=None,
-        responses={200: {"model": ResponseObject, "content": {"text/event-stream": {}}}},
-    )
-    router.add_api_route(
-        "/v1/messages",
-        messages,
-        methods=["POST"],
-        response_model=None,
-        responses={200: {"model": Message, "content": {"text/event-stream": {}}}},
-    )
-    router.add_api_route("/v1/models", list_models, methods=["GET"])
-    router.add_api_route("/v1/models/{model:path}", get_model, methods=["GET"])
-    router.add_api_route("/health", health, methods=["GET"], response_model=None)
     router.add_api_route("/version", version, methods=["GET"])
     return router
+
+
+class HealthView(BaseModel):
+    """How the server is. Who must show a key and does not is told the status alone."""
+
+    status: Literal["ok", "starting"]
+    meta: str | None = None
+    experts: dict[str, str] | None = None
+
+
+CHAT_ANSWERS = answers(ChatCompletion, "chunks, ended by `[DONE]`.")
+COMPLETION_ANSWERS = answers(Completion, "completions with one choice each, ended by `[DONE]`.")
+RESPONSE_ANSWERS = answers(ResponseObject, "OpenAI's semantic events, `response.created` first.")
+MESSAGE_ANSWERS = answers(
+    AnswerMessage, "Anthropic's events, `message_start` first.", MessagesError
+)
+HEALTH_ANSWERS: Responses = {
+    200: {"model": HealthView, "description": "The meta LLM can answer."},
+    503: {"model": HealthView, "description": "It cannot yet.", "headers": RETRY_AFTER},
+}
 
 
 # ---------------------------------------------------------------- answers
@@ -150,9 +160,10 @@ async def health(request: Request) -> Response:
     tells of paths and faults and so is not for strangers."""
     services = services_of(request)
     up, states = services.snapshots.current.meta is not None, services.status.health()
-    body: dict[str, Any] = {"status": "ok" if up else "starting"}
+    view = HealthView(status="ok" if up else "starting")
     if not is_stranger(request.scope):
-        body |= {"meta": states.meta, "experts": dict(states.experts)}
+        view.meta, view.experts = states.meta, dict(states.experts)
+    body = view.model_dump(exclude_unset=True)
     return json_response(body) if up else json_response(body, 503, {"Retry-After": "5"})
 
 

@@ -23,6 +23,7 @@ from server.fleet import Fleet
 from server.guard import install_guard
 from server.keyring import Keyring
 from server.keys import KeyStore
+from server.openapi import install_openapi, operation_id
 from server.registration import Progress, Registrar
 from server.services import Health, Services
 from server.settings import Settings
@@ -72,7 +73,13 @@ def create_app(
         ):
             yield
 
-    app = FastAPI(title="Trivium", version=version("trivium"), lifespan=lifespan)
+    app = FastAPI(
+        title="Trivium",
+        version=version("trivium"),
+        lifespan=lifespan,
+        generate_unique_id_function=operation_id,
+    )
+    install_openapi(app, keys_required=settings.keys_required)
     install_guard(app, settings, keyring, audit)
     install_edge(app)
     app.include_router(api_router())

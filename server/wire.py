@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import TriviumError, error_body, http_headers, http_status, openai_error
@@ -141,7 +142,17 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     kind = "invalid_request_error" if error.status_code < 500 else "server_error"
     body = openai_error(message, type=kind, code=code)
-    return json_response(body, error.status_code, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
+    return json_response(body, error.status_code, headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Methods of all routes of the request's path; Starlette tells those of the first alone."""
+    routes = [r for r in request.app.routes if isinstance(r, Route)]
+    path = next((r.path for r in routes if r.matches(request.scope)[0] is not Match.NONE), None)
+    return {method for r in routes if r.path == path for method in r.methods or ()}
 
 
 async def _on_client_gone(_request: Request, _error: Exception) -> Response:

@@ -11,6 +11,7 @@ from server.encode import trace
 from server.events import Event, Finished, RawDelta, TextDelta, Traced, Usage
 from server.messages.objects import (
     AnswerBlock,
+    AnswerMessage,
     AnswerText,
     AnswerThinking,
     AnswerToolUse,
@@ -19,7 +20,6 @@ from server.messages.objects import (
     BlockStop,
     InputPiece,
     LastFields,
-    Message,
     MessageDelta,
     MessageEvent,
     MessageStart,
@@ -36,7 +36,7 @@ class MessageMachine:
     """One answer. `message` is what came of it so far; it is complete after `end`."""
 
     def __init__(self, model: str) -> None:
-        self.message = Message(id=f"msg_{uuid.uuid4().hex}", model=model)
+        self.message = AnswerMessage(id=f"msg_{uuid.uuid4().hex}", model=model)
         self._finished = Finished("stop")
         self._began = False
         self._open: dict[int, AnswerBlock] = {}

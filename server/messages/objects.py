@@ -50,7 +50,7 @@ class MessageUsage(BaseModel):
     output_tokens: int = 0
 
 
-class Message(BaseModel):
+class AnswerMessage(BaseModel):
     """The answer."""
 
     id: str
@@ -70,7 +70,7 @@ class Message(BaseModel):
 
 class MessageStart(BaseModel):
     type: Literal["message_start"] = "message_start"
-    message: Message
+    message: AnswerMessage
 
 
 class BlockStart(BaseModel):

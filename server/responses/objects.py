@@ -202,3 +202,16 @@ class ArgumentsDoneEvent(WithinItem):
     type: str = "response.function_call_arguments.done"
     name: str
     arguments: str
+
+
+AnyResponseEvent = (
+    LifeEvent
+    | ItemEvent
+    | PartEvent
+    | TextDeltaEvent
+    | TextDoneEvent
+    | ReasoningDeltaEvent
+    | ReasoningDoneEvent
+    | ArgumentsDeltaEvent
+    | ArgumentsDoneEvent
+)
