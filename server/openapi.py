@@ -69,6 +69,8 @@ STREAMED: Mapping[str, Any] = {
     "/v1/messages": MessageEvent | MessagesError,
 }
 """What the events of a stream hold."""
+DONE_AT_THE_END = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Where a stream's last event is `[DONE]`."""
 
 Responses = dict[int | str, dict[str, Any]]
 """FastAPI's `responses` of a route."""
@@ -124,7 +126,7 @@ def _document(app: FastAPI, keys_required: bool) -> dict[str, Any]:
     schemas.pop("ValidationError", None)
     for path, kind in STREAMED.items():
         content = document["paths"][path]["post"]["responses"]["200"]["content"]
-        content[EVENTS] = {"itemSchema": _event_schema(kind, schemas)}
+        content[EVENTS] = {"itemSchema": _event_schema(kind, path in DONE_AT_THE_END, schemas)}
     if "/v1/experts" in document["paths"]:
         body = document["paths"]["/v1/experts"]["post"]["requestBody"]
         body["content"]["application/json"]["schema"] = _manifest_schema(schemas)
@@ -149,22 +151,19 @@ def _without_fastapis_errors(operation: dict[str, Any]) -> None:
         del operation["responses"]["422"]
 
 
-def _event_schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+def _event_schema(kind: Any, done: bool, schemas: dict[str, Any]) -> dict[str, Any]:
     """OpenAPI 3.2's description of one event, which readers of 3.1 pass over; models that it
     refers to go into `schemas`."""
     payload = TypeAdapter(kind).json_schema(mode="serialization", ref_template=COMPONENT)
     for name, schema in payload.pop("$defs", {}).items():
         schemas.setdefault(name, schema)
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": payload}
     return {
         "type": "object",
         "required": ["data"],
         "properties": {
             "event": {"type": "string"},
-            "data": {
-                "type": "string",
-                "contentMediaType": "application/json",
-                "contentSchema": payload,
-            },
+            "data": {"anyOf": [{"const": "[DONE]"}, data]} if done else data,
         },
     }
 

@@ -54,6 +54,7 @@ class CompletionRequest(Wire):
     best_of: int | None = Field(default=None, ge=1)
     echo: bool | None = None
     suffix: None = None
+    prompt_embeds: None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=0)
