@@ -32,13 +32,16 @@ def anthropic_error(openai: dict[str, Any], status: int, request_id: str | None)
 
 
 class AnthropicErrors:
-    """Middleware, around all others: rewrites the errors that leave the server on this path."""
+    """Middleware, around all others: rewrites the errors that leave the server on this path.
+
+    What is no JSON (the refusal of a CORS preflight) stays as it is.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH:
+        if scope["type"] != "http" or not scope["path"].startswith(PATH):
             await self._app(scope, receive, send)
             return
         start: Message | None = None
@@ -60,7 +63,7 @@ class AnthropicErrors:
 
 async def _send_error(start: Message, body: bytes, send: Send) -> None:
     headers = MutableHeaders(scope=start)
-    if body:
+    if headers.get("content-type", "").startswith("application/json"):
         request_id = headers.get("x-request-id")
         error = anthropic_error(json.loads(body), start["status"], request_id)
         body = error.model_dump_json().encode()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
+from server.deltas import CallDelta, calls_in, reasoning_in
 from server.encode import trace
 from server.events import Event, Finished, RawDelta, TextDelta, Traced, Usage
 from server.messages.objects import (
@@ -29,7 +30,6 @@ from server.messages.objects import (
     TextPiece,
     ThinkingPiece,
 )
-from server.reasoning import reasoning_in
 
 
 class MessageMachine:
@@ -55,7 +55,7 @@ class MessageMachine:
             case RawDelta():
                 if thought := reasoning_in(event.fields):
                     yield from self._thinking(thought)
-                for call in event.fields.get("tool_calls") or ():
+                for call in calls_in(event.fields):
                     yield from self._call(call)
             case Finished():
                 self._finished = event
@@ -107,21 +107,18 @@ class MessageMachine:
         block.thinking += text
         yield BlockDelta(index=place, delta=ThinkingPiece(thinking=text))
 
-    def _call(self, delta: Mapping[str, Any]) -> Iterator[MessageEvent]:
-        index, function = delta.get("index") or 0, delta.get("function") or {}
-        place = self._calls.get(index)
-        if place is None or place not in self._open:
+    def _call(self, delta: CallDelta) -> Iterator[MessageEvent]:
+        place = self._calls.get(delta.index, -1)
+        if place not in self._open:
             _, latest = self._latest()
             if not isinstance(latest, AnswerToolUse):
                 yield from self._close()
-            place = self._calls[index] = len(self.message.content)
-            name, call_id = function.get("name") or "", delta.get("id")
-            yield from self._add(
-                AnswerToolUse(id=call_id or f"toolu_{uuid.uuid4().hex}", name=name)
-            )
-        if arguments := function.get("arguments"):
-            self._inputs[place] = self._inputs.get(place, "") + arguments
-            yield BlockDelta(index=place, delta=InputPiece(partial_json=arguments))
+            place = self._calls[delta.index] = len(self.message.content)
+            call_id = delta.id or f"toolu_{uuid.uuid4().hex}"
+            yield from self._add(AnswerToolUse(id=call_id, name=delta.name))
+        if delta.arguments:
+            self._inputs[place] = self._inputs.get(place, "") + delta.arguments
+            yield BlockDelta(index=place, delta=InputPiece(partial_json=delta.arguments))
 
     # ------------------------------------------------------------ blocks
 

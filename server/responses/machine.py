@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from server.deltas import CallDelta, calls_in, reasoning_in
 from server.encode import trace
 from server.errors import error_body
 from server.events import Event, Finished, RawDelta, TextDelta, Traced, Usage
-from server.reasoning import reasoning_in
 from server.responses.objects import (
     ArgumentsDeltaEvent,
     ArgumentsDoneEvent,
@@ -116,7 +116,7 @@ class ResponseMachine:
     def _raw(self, fields: Mapping[str, Any]) -> Iterator[ResponseEvent]:
         if thought := reasoning_in(fields):
             yield from self._reasoning(thought)
-        for call in fields.get("tool_calls") or ():
+        for call in calls_in(fields):
             yield from self._call(call)
 
     def _reasoning(self, text: str) -> Iterator[ResponseEvent]:
@@ -129,25 +129,19 @@ class ResponseMachine:
         item.content[0].text += text
         yield ReasoningDeltaEvent(output_index=place, item_id=item.id, delta=text)
 
-    def _call(self, delta: Mapping[str, Any]) -> Iterator[ResponseEvent]:
-        index, function = delta.get("index") or 0, delta.get("function") or {}
-        place = self._calls.get(index)
-        item = self._open.get(place) if place is not None else None
+    def _call(self, delta: CallDelta) -> Iterator[ResponseEvent]:
+        place = self._calls.get(delta.index, -1)
+        item = self._open.get(place)
         if not isinstance(item, FunctionCall):
             _, latest = self._latest()
-            if latest is not None and not isinstance(latest, FunctionCall):
+            if not isinstance(latest, FunctionCall):
                 yield from self._close("completed")
-            item = FunctionCall(
-                id=_id("fc"),
-                call_id=delta.get("id") or _id("call"),
-                name=function.get("name") or "",
-            )
+            item = FunctionCall(id=_id("fc"), call_id=delta.id or _id("call"), name=delta.name)
             yield from self._add(item)
-            place = self._calls[index] = len(self.response.output) - 1
-        if arguments := function.get("arguments"):
-            assert place is not None
-            item.arguments += arguments
-            yield ArgumentsDeltaEvent(output_index=place, item_id=item.id, delta=arguments)
+            place = self._calls[delta.index] = len(self.response.output) - 1
+        if delta.arguments:
+            item.arguments += delta.arguments
+            yield ArgumentsDeltaEvent(output_index=place, item_id=item.id, delta=delta.arguments)
 
     # ------------------------------------------------------------ items
 
