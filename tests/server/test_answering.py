@@ -79,3 +79,13 @@ async def test_odd_strings_come_back_as_something_that_can_be_read(world: World,
         )
         assert response.status_code == 200, response.text
         assert "Hello" in response.text
+
+
+@every_form
+async def test_fields_named_like_our_own_do_no_harm(world: World, path: str) -> None:
+    """Unknown fields are kept on the request, and must not hide what the server reads from it."""
+    strange = {"path": "/elsewhere", "choices": 9, "budget": -1, "options": {}, "structured": 1}
+    response = await world.http.post(path, json=FORMS[path] | strange)
+    assert response.status_code == 200, response.text
+    assert "Hello" in response.text
+    assert len(world.meta.received) == 1
