@@ -14,6 +14,7 @@ from experts.registry import RegisteredExpert, Registry, UnknownExpert
 from server.admission import Admission
 from server.errors import NotFound
 from server.fleet import Fleet
+from server.openapi import ALWAYS, WITH_A_BODY, failures
 from server.registration import Progress, Registrar
 
 
@@ -123,12 +124,32 @@ def _admin(request: Request) -> Admin:
 def admin_router() -> APIRouter:
     """The routes. The app must put an `Admin` into `app.state.admin`."""
     router = APIRouter(prefix="/v1/experts", tags=["experts"])
-    router.add_api_route("", add, methods=["POST"], status_code=201, response_model=ExpertView)
-    router.add_api_route("", list_experts, methods=["GET"])
-    router.add_api_route("/refit", refit, methods=["POST"])
-    router.add_api_route("/{name}", show, methods=["GET"])
-    router.add_api_route("/{name}", change, methods=["PATCH"])
-    router.add_api_route("/{name}", remove, methods=["DELETE"], status_code=204)
+    router.add_api_route(
+        "",
+        add,
+        methods=["POST"],
+        status_code=201,
+        response_model=ExpertView,
+        responses={
+            202: {"model": ExpertView, "description": "It is being registered (`wait=false`)."},
+            **failures(*WITH_A_BODY, 409, 422, 503),
+        },
+    )
+    router.add_api_route("", list_experts, methods=["GET"], responses=failures(*ALWAYS))
+    router.add_api_route(
+        "/refit", refit, methods=["POST"], responses=failures(*ALWAYS, 409, 422, 503)
+    )
+    router.add_api_route("/{name}", show, methods=["GET"], responses=failures(*ALWAYS, 404))
+    router.add_api_route(
+        "/{name}", change, methods=["PATCH"], responses=failures(*WITH_A_BODY, 404, 503)
+    )
+    router.add_api_route(
+        "/{name}",
+        remove,
+        methods=["DELETE"],
+        status_code=204,
+        responses=failures(*ALWAYS, 404, 409, 503),
+    )
     return router
 
 

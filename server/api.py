@@ -2,108 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from typing import Literal
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
+from server.answering import respond
 from server.auth import is_stranger
-from server.dispatch import Dispatcher
+from server.completions.encode import CompletionAnswer, CompletionEncoder, fold_completion
+from server.completions.schemas import Completion, CompletionRequest
 from server.encode import Answer, fold, sse
-from server.errors import BadRequest, NotReady, UnknownModel
+from server.errors import UnknownModel
+from server.events import Batch
 from server.legs import AUTO, META
-from server.limits import metered
+from server.messages import request as messages_request
+from server.messages.encode import MessageEncoder, fold_message
+from server.messages.objects import AnswerMessage, MessagesError
+from server.messages.schemas import MessagesRequest
+from server.openapi import ALWAYS, RETRY_AFTER, Responses, answers, failures
+from server.responses import request as responses_request
+from server.responses.encode import ResponseEncoder, fold_response
+from server.responses.objects import ResponseObject
+from server.responses.schemas import ResponsesRequest
 from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
-from server.snapshot import Endpoint, SnapshotHolder
-from server.wire import EventStream, json_response, until_disconnect
-
-
-@dataclass(frozen=True)
-class Health:
-    """States in words, e.g. "starting", "live", "failed". `experts`: every registered one."""
-
-    meta: str
-    experts: Mapping[str, str] = field(default_factory=dict)
-
-
-class StatusProvider(Protocol):
-    """Who knows how the workers are."""
-
-    def health(self) -> Health: ...
-
-
-@dataclass(frozen=True)
-class Services:
-    """What the routes need; `app.state.services` holds it."""
-
-    snapshots: SnapshotHolder
-    dispatcher: Dispatcher
-    status: StatusProvider
-    version: str
-    started: int
-    """Unix time (s); the models' `created`."""
+from server.services import Services, services_of
+from server.snapshot import Endpoint
+from server.streaming import encoded
+from server.wire import json_response, to_json
 
 
 def api_router() -> APIRouter:
     """The routes. The app must put a `Services` into `app.state.services`."""
     router = APIRouter()
+    for path, endpoint, responses_ in (
+        ("/v1/chat/completions", chat_completions, CHAT_ANSWERS),
+        ("/v1/completions", completions, COMPLETION_ANSWERS),
+        ("/v1/responses", responses, RESPONSE_ANSWERS),
+        ("/v1/messages", messages, MESSAGE_ANSWERS),
+    ):
+        router.add_api_route(
+            path, endpoint, methods=["POST"], response_model=None, responses=responses_
+        )
+    router.add_api_route("/v1/models", list_models, methods=["GET"], responses=failures(*ALWAYS))
     router.add_api_route(
-        "/v1/chat/completions",
-        chat_completions,
-        methods=["POST"],
-        response_model=None,
-        responses={200: {"model": ChatCompletion, "content": {"text/event-stream": {}}}},
+        "/v1/models/{model:path}",
+        get_model,
+        methods=["GET"],
+        responses=failures(*ALWAYS, 404),
     )
-    router.add_api_route("/v1/models", list_models, methods=["GET"])
-    router.add_api_route("/v1/models/{model:path}", get_model, methods=["GET"])
-    router.add_api_route("/health", health, methods=["GET"], response_model=None)
+    router.add_api_route(
+        "/health", health, methods=["GET"], response_model=None, responses=HEALTH_ANSWERS
+    )
     router.add_api_route("/version", version, methods=["GET"])
     return router
 
 
-def _services(request: Request) -> Services:
-    services = request.app.state.services
-    assert isinstance(services, Services)
-    return services
+class HealthView(BaseModel):
+    """How the server is. Who must show a key and does not is told the status alone."""
+
+    status: Literal["ok", "starting"]
+    meta: str | None = None
+    experts: dict[str, str] | None = None
 
 
-# ---------------------------------------------------------------- chat
+CHAT_ANSWERS = answers(ChatCompletion, "chunks, ended by `[DONE]`.")
+COMPLETION_ANSWERS = answers(Completion, "completions with one choice each, ended by `[DONE]`.")
+RESPONSE_ANSWERS = answers(ResponseObject, "OpenAI's semantic events, `response.created` first.")
+MESSAGE_ANSWERS = answers(
+    AnswerMessage, "Anthropic's events, `message_start` first.", MessagesError
+)
+HEALTH_ANSWERS: Responses = {
+    200: {"model": HealthView, "description": "The meta LLM can answer."},
+    503: {"model": HealthView, "description": "It cannot yet.", "headers": RETRY_AFTER},
+}
+
+
+# ---------------------------------------------------------------- answers
 
 
 async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
     """An answer that one or several models write, streamed or in one piece."""
-    services = _services(request)
-    _check_names(body, services)
-    batches, answer = metered(request.scope, services.dispatcher.run(body)), Answer.to(body)
-    if body.stream:
-        return EventStream(sse(batches, answer), batches)
-    async with aclosing(batches):
-        whole = await until_disconnect(request.receive, fold(batches, answer))
-    return json_response(whole.model_dump(exclude_unset=True))
+    answer = Answer.to(body)
+
+    async def whole(batches: AsyncIterator[Batch]) -> bytes:
+        return to_json((await fold(batches, answer)).model_dump(exclude_unset=True))
+
+    return await respond(request, body, whole, lambda batches: sse(batches, answer))
 
 
-def _check_names(body: ChatCompletionRequest, services: Services) -> None:
-    """Names in the request must be known. Raises BadRequest, UnknownModel or NotReady."""
-    options = body.options
-    if body.model == AUTO and not options.experts and not options.bias:
-        return
-    live = {expert.name for expert in services.snapshots.current.experts}
-    registered = services.status.health().experts
-    _check_experts(options.experts or (), {*live, *registered}, "trivium.experts")
-    _check_experts(options.bias or (), {*live, *registered}, "trivium.bias")
-    name = body.model.removeprefix(f"{AUTO}/")
-    if name != body.model and name in registered and name not in live:
-        raise NotReady(f"the expert {name!r} is not up: {registered[name]}", param="model")
+async def completions(body: CompletionRequest, request: Request) -> Response:
+    """Text that goes on from a raw prompt, streamed or in one piece."""
+    answer = CompletionAnswer.to(body)
+
+    async def whole(batches: AsyncIterator[Batch]) -> bytes:
+        return to_json((await fold_completion(batches, answer)).model_dump(exclude_unset=True))
+
+    encoder = CompletionEncoder(answer)
+    return await respond(request, body, whole, lambda batches: encoded(batches, encoder))
 
 
-def _check_experts(names: Collection[str], known: Collection[str], param: str) -> None:
-    for name in names:
-        if name not in known:
-            have = ", ".join(sorted(known)) or "none"
-            raise BadRequest(f"no expert is named {name!r}; there are: {have}", param=param)
+async def responses(body: ResponsesRequest, request: Request) -> Response:
+    """An answer in the form of OpenAI's Responses API, streamed or in one piece."""
+    encoder = ResponseEncoder(body)
+    return await respond(
+        request,
+        responses_request.to_chat(body),
+        lambda batches: fold_response(batches, body),
+        lambda batches: encoded(batches, encoder),
+    )
+
+
+async def messages(body: MessagesRequest, request: Request) -> Response:
+    """An answer in the form of Anthropic's Messages API, streamed or in one piece."""
+    encoder = MessageEncoder(body.model)
+    return await respond(
+        request,
+        messages_request.to_chat(body),
+        lambda batches: fold_message(batches, body.model),
+        lambda batches: encoded(batches, encoder),
+    )
 
 
 # ---------------------------------------------------------------- models, health, version
@@ -111,12 +130,12 @@ def _check_experts(names: Collection[str], known: Collection[str], param: str) -
 
 async def list_models(request: Request) -> ModelList:
     """The model that routes by itself, and those that a client may pin."""
-    return ModelList(data=list(_models(_services(request)).values()))
+    return ModelList(data=list(_models(services_of(request)).values()))
 
 
 async def get_model(model: str, request: Request) -> Model:
     """One model. Its id may hold a slash."""
-    found = _models(_services(request)).get(model)
+    found = _models(services_of(request)).get(model)
     if found is None:
         raise UnknownModel(f"the model {model!r} does not exist", param="model")
     return found
@@ -139,14 +158,15 @@ def _models(services: Services) -> dict[str, Model]:
 async def health(request: Request) -> Response:
     """200 as soon as the meta LLM can answer, 503 before; and the state of every model, which
     tells of paths and faults and so is not for strangers."""
-    services = _services(request)
+    services = services_of(request)
     up, states = services.snapshots.current.meta is not None, services.status.health()
-    body: dict[str, Any] = {"status": "ok" if up else "starting"}
+    view = HealthView(status="ok" if up else "starting")
     if not is_stranger(request.scope):
-        body |= {"meta": states.meta, "experts": dict(states.experts)}
+        view.meta, view.experts = states.meta, dict(states.experts)
+    body = view.model_dump(exclude_unset=True)
     return json_response(body) if up else json_response(body, 503, {"Retry-After": "5"})
 
 
 async def version(request: Request) -> dict[str, str]:
     """Trivium's version."""
-    return {"version": _services(request).version}
+    return {"version": services_of(request).version}

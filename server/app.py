@@ -16,14 +16,16 @@ from experts.registry import Registry
 from server.addresses import Addresses
 from server.admin import Admin, admin_router
 from server.admission import Admission
-from server.api import Health, Services, api_router
+from server.api import api_router
 from server.audit import AuditLog
 from server.dispatch import Dispatcher
 from server.fleet import Fleet
 from server.guard import install_guard
 from server.keyring import Keyring
 from server.keys import KeyStore
+from server.openapi import install_openapi, operation_id
 from server.registration import Progress, Registrar
+from server.services import Health, Services
 from server.settings import Settings
 from server.snapshot import SnapshotHolder
 from server.starters import register_starters
@@ -71,7 +73,13 @@ def create_app(
         ):
             yield
 
-    app = FastAPI(title="Trivium", version=version("trivium"), lifespan=lifespan)
+    app = FastAPI(
+        title="Trivium",
+        version=version("trivium"),
+        lifespan=lifespan,
+        generate_unique_id_function=operation_id,
+    )
+    install_openapi(app, keys_required=settings.keys_required)
     install_guard(app, settings, keyring, audit)
     install_edge(app)
     app.include_router(api_router())

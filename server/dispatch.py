@@ -19,8 +19,7 @@ from server.handoff import (
     StartLeg,
     total_usage,
 )
-from server.legs import Leg, make_plan, worker_body
-from server.schemas import ChatCompletionRequest
+from server.legs import GenerationRequest, Leg, make_plan, worker_body
 from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import ChatUpstream
 
@@ -50,7 +49,7 @@ class Dispatcher:
         self._clock = clock
         self._explain = explain
 
-    async def run(self, request: ChatCompletionRequest) -> AsyncGenerator[Batch, None]:
+    async def run(self, request: GenerationRequest) -> AsyncGenerator[Batch, None]:
         """The events of the whole answer; closing the generator aborts every worker's request.
 
         Raises UnknownModel or NotReady before the first event; later faults come as `Failed`.
@@ -64,13 +63,13 @@ class Dispatcher:
                     yield batch
                     if batch[-1].kind == "failed":
                         return
-        last: list[Event] = [total_usage(choices)]
+        last: list[Event] = [total_usage(choices, request.n or 1)]
         if request.options.trace:
             last.append(Traced(tuple(s for choice in choices for s in choice.segments)))
         yield last
 
     async def _drive(
-        self, request: ChatCompletionRequest, choice: Handoff
+        self, request: GenerationRequest, choice: Handoff
     ) -> AsyncGenerator[Batch, None]:
         """One choice, leg after leg, until the state machine is done."""
         turn: Action | None = choice.start(self._clock())[-1]
@@ -84,14 +83,15 @@ class Dispatcher:
                         break
 
     async def _leg(
-        self, request: ChatCompletionRequest, leg: Leg
+        self, request: GenerationRequest, leg: Leg
     ) -> AsyncGenerator[Sequence[Happening], None]:
         """One worker's stream, its end or failure as a last event."""
         explain = self._explain if request.options.trace and leg.experts else None
         key = None if explain is None else uuid.uuid4().hex
         body = worker_body(request, leg, key)
+        stream = self._upstream.stream_chat(leg.target.endpoint, body, request.path)
         try:
-            async with aclosing(self._upstream.stream_chat(leg.target.endpoint, body)) as batches:
+            async with aclosing(stream) as batches:
                 async for batch in batches:
                     yield batch
         except UpstreamError as error:

@@ -343,9 +343,15 @@ class Handoff:
         return round((at - self._began) * 1000, 3)
 
 
-def total_usage(choices: Sequence[Handoff]) -> Usage:
-    """Usage of a request: the shared prompt once, and everything else of every choice."""
-    return sum((c.rest for c in choices), start=max((c.prompt for c in choices), key=_prompt_size))
+def total_usage(choices: Sequence[Handoff], of_one_prompt: int | None = None) -> Usage:
+    """Usage of a request: each prompt once, and everything else of every choice.
+
+    The first `of_one_prompt` choices share a prompt, so do the next, and so on; None: all do.
+    """
+    size = of_one_prompt or len(choices)
+    shared = [choices[i : i + size] for i in range(0, len(choices), size)]
+    prompts = [max((c.prompt for c in group), key=_prompt_size) for group in shared]
+    return sum((c.rest for c in choices), start=sum(prompts[1:], start=prompts[0]))
 
 
 def _prompt_size(usage: Usage) -> int:

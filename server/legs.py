@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from server.completions.schemas import CompletionRequest
 from server.errors import NotReady, UnknownModel
+from server.schemas import AUTO as AUTO
 from server.schemas import ChatCompletionRequest
 from server.snapshot import Endpoint, LiveExpert, Snapshot
 
-AUTO = "trivium"
-"""The model that routes by itself; `trivium/NAME` pins the meta LLM or an expert."""
 META = "meta"
+
+GenerationRequest = ChatCompletionRequest | CompletionRequest
+"""What dispatch answers; other forms of the API are translated to one of these."""
 
 NOT_FORWARDED = frozenset(
     {
@@ -20,11 +23,13 @@ NOT_FORWARDED = frozenset(
         # set by us for every leg
         "model",
         "n",
+        "best_of",
+        "prompt",
         "stream",
         "stream_options",
         "max_tokens",
         "max_completion_tokens",
-        # refused by the schema unless false
+        # refused by the schema unless false, or set by us
         "echo",
         "use_beam_search",
         # between servers, not for clients
@@ -97,20 +102,21 @@ class Leg:
     position: Literal["start", "anywhere"] = "anywhere"
 
 
-def make_plan(request: ChatCompletionRequest, snapshot: Snapshot) -> Plan:
+def make_plan(request: GenerationRequest, snapshot: Snapshot) -> Plan:
     """What `request` allows. Raises UnknownModel and NotReady."""
     options = request.options
     restrict = options.experts
+    routed = request.model == AUTO and isinstance(request, ChatCompletionRequest)
     allowed = tuple(e for e in snapshot.experts if restrict is None or e.name in restrict)
     return Plan(
         home=_home(request.model, snapshot),
-        experts=allowed if request.model == AUTO else (),
+        experts=allowed if routed else (),
         budget=request.budget,
         stops=request.stops,
         include_stop=bool(request.include_stop_str_in_output),
         position=options.position,
         structured=request.structured,
-        logprobs=bool(request.logprobs),
+        logprobs=request.wants_logprobs,
     )
 
 
@@ -129,9 +135,7 @@ def _home(model: str, snapshot: Snapshot) -> Target:
     return Target(expert.name, expert.endpoint)
 
 
-def worker_body(
-    request: ChatCompletionRequest, leg: Leg, explain: str | None = None
-) -> dict[str, Any]:
+def worker_body(request: GenerationRequest, leg: Leg, explain: str | None = None) -> dict[str, Any]:
     """The body of `leg`'s request: the client's fields, with what the leg changes. `explain` is a
     key under which the meta worker keeps what decided."""
     dropped = NOT_FORWARDED | (frozenset() if leg.at_home else META_TOKEN_IDS)
@@ -143,12 +147,14 @@ def worker_body(
     body["stream"] = True
     # Continuous: a leg that is left or lost in the middle has its tokens counted all the same.
     body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
-    if leg.prefix:
+    if isinstance(request, CompletionRequest):
+        _set_prompt(body, request, leg)
+    elif leg.prefix:
         _continue(body, leg.prefix)
     if leg.max_tokens is not None:
         body["max_tokens"] = leg.max_tokens
     if "seed" in body:
-        body["seed"] = _wrapped(body["seed"] + leg.choice)
+        body["seed"] = _wrapped(body["seed"] + leg.choice % (request.n or 1))
     if "min_tokens" in body:
         body["min_tokens"] = max(0, body["min_tokens"] - leg.spent)
     xargs = {k: v for k, v in body.pop("vllm_xargs", {}).items() if not k.startswith("trivium_")}
@@ -163,7 +169,7 @@ def worker_body(
     return body
 
 
-def _gate(request: ChatCompletionRequest, leg: Leg) -> dict[str, Any]:
+def _gate(request: GenerationRequest, leg: Leg) -> dict[str, Any]:
     """Arguments of the logits gate at the meta worker."""
     gate: dict[str, Any] = {
         "trivium_experts": [expert.token_id for expert in leg.experts],
@@ -172,6 +178,20 @@ def _gate(request: ChatCompletionRequest, leg: Leg) -> dict[str, Any]:
     if request.options.bias:
         gate["trivium_bias"] = [request.options.bias.get(e.name, 0.0) for e in leg.experts]
     return gate
+
+
+def _set_prompt(body: dict[str, Any], request: CompletionRequest, leg: Leg) -> None:
+    """The prompt of `leg`'s choice, and the text so far, which begins with an echoed prompt."""
+    prompt = request.prompts[leg.choice // (request.n or 1)]
+    if leg.prefix:
+        assert isinstance(prompt, str), "text that follows token ids is not continued"
+        body["prompt"] = leg.prefix if request.echo else prompt + leg.prefix
+        return
+    body["prompt"] = prompt
+    if request.echo:
+        body["echo"] = True
+    if request.max_tokens == 0:
+        body["max_tokens"] = 0
 
 
 def _continue(body: dict[str, Any], prefix: str) -> None:

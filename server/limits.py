@@ -20,6 +20,7 @@ from server.keys import Key, Limits
 from server.wire import error_response
 
 CHAT_PATH = "/v1/chat/completions"
+METERED_PATHS = frozenset({CHAT_PATH, "/v1/completions", "/v1/responses", "/v1/messages"})
 BYTES_PER_TOKEN = 4
 """For an estimate of a prompt that no worker has counted."""
 
@@ -130,7 +131,7 @@ class Throttle:
         self._allowances: dict[str, Allowance] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != CHAT_PATH:
+        if scope["type"] != "http" or scope["path"] not in METERED_PATHS:
             await self._app(scope, receive, send)
             return
         key = key_of(scope)

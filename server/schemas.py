@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+AUTO = "trivium"
+"""The model that routes by itself; `trivium/NAME` pins the meta LLM or an expert."""
 MAX_CHOICES = 32
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
@@ -68,7 +70,10 @@ class TriviumOptions(BaseModel):
 class ChatCompletionRequest(Wire):
     """`POST /v1/chat/completions`. Fields that are not listed go on to the workers as they are."""
 
-    model: str = "trivium"
+    path: ClassVar[str] = "/chat/completions"
+    """At the workers."""
+
+    model: str = AUTO
     messages: list[ChatMessage] = Field(min_length=1)
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     stream: bool | None = None
@@ -133,6 +138,10 @@ class ChatCompletionRequest(Wire):
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.logprobs)
 
     @property
     def structured(self) -> bool:

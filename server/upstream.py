@@ -15,6 +15,7 @@ import aiohttp
 
 from server.addresses import Addresses
 from server.chunks import plain_events
+from server.completions.logprobs import chat_choice
 from server.errors import (
     ContextTooLong,
     UpstreamError,
@@ -23,9 +24,11 @@ from server.errors import (
     UpstreamTimeout,
 )
 from server.events import Finished, RawDelta, TextDelta, Usage, WorkerBatch, WorkerEvent
+from server.schemas import ChatCompletionRequest
 from server.snapshot import Endpoint
 from server.sse import EventTooLarge, SSEParser
 
+CHAT = ChatCompletionRequest.path
 MAX_MESSAGE = 1000
 MAX_ERROR_BYTES = 64 * 1024
 PASSED_STATUSES = frozenset({400, 409, 413, 422, 429})
@@ -41,7 +44,7 @@ class ChatUpstream(Protocol):
     """What dispatch needs of the workers."""
 
     def stream_chat(
-        self, endpoint: Endpoint, body: Mapping[str, Any]
+        self, endpoint: Endpoint, body: Mapping[str, Any], path: str = CHAT
     ) -> AsyncGenerator[WorkerBatch, None]:
         """Events of one answer with one choice, as they come. Ends normally only after a
         `Finished`.
@@ -85,12 +88,12 @@ class Upstream:
         )
 
     async def stream_chat(
-        self, endpoint: Endpoint, body: Mapping[str, Any]
+        self, endpoint: Endpoint, body: Mapping[str, Any], path: str = CHAT
     ) -> AsyncGenerator[WorkerBatch, None]:
         """See ChatUpstream. `body` is sent as it is, so it must ask for a stream."""
         with _upstream_errors(endpoint):
             async with self._session.post(
-                f"{endpoint.base_url}/chat/completions",
+                f"{endpoint.base_url}{path}",
                 data=json.dumps(body).encode(),
                 headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
                 timeout=self._client_timeout,
@@ -176,7 +179,7 @@ def parse_event(data: bytes) -> Iterator[WorkerEvent]:
         if chunk.get("usage"):
             yield _usage(chunk["usage"])
         for choice in (chunk.get("choices") or [])[:1]:
-            yield from _choice(choice)
+            yield from _choice(chat_choice(choice) if "text" in choice else choice)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UpstreamFailed("the model's server sent an event that is no chat chunk") from None
 

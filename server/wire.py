@@ -16,10 +16,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import TriviumError, error_body, http_headers, http_status, openai_error
 from server.logs import request_id as current_request_id
+from server.messages.errors import AnthropicErrors
 
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """A client's own id that may go into log lines and headers as it is."""
 
-_TYPE_NAME = re.compile(r"(str|int|float|bool|list|dict|function-\w+)(\[.*)?$")
+_TYPE_NAME = re.compile(r"(str|int|float|bool|list|dict|constrained-\w+|function-\w+)(\[.*)?$")
 """How pydantic names the branches of a union in the place of a fault."""
 
 log = logging.getLogger(__name__)
@@ -52,12 +54,14 @@ def json_response(
 
 
 def install_edge(app: FastAPI) -> None:
-    """Give `app` OpenAI's error bodies for every error, and an `x-request-id` on every answer.
+    """Give `app` OpenAI's error bodies for every error, Anthropic's on its path, and an
+    `x-request-id` on every answer.
 
     Middleware that is added to `app` must be plain ASGI: Starlette's BaseHTTPMiddleware hides
     the client's disconnect.
     """
     app.add_middleware(RequestIds)
+    app.add_middleware(AnthropicErrors)
     app.add_exception_handler(TriviumError, _on_our_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -138,7 +142,17 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     kind = "invalid_request_error" if error.status_code < 500 else "server_error"
     body = openai_error(message, type=kind, code=code)
-    return json_response(body, error.status_code, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
+    return json_response(body, error.status_code, headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Methods of all routes of the request's path; Starlette tells those of the first alone."""
+    routes = [r for r in request.app.routes if isinstance(r, Route)]
+    path = next((r.path for r in routes if r.matches(request.scope)[0] is not Match.NONE), None)
+    return {method for r in routes if r.path == path for method in r.methods or ()}
 
 
 async def _on_client_gone(_request: Request, _error: Exception) -> Response:

@@ -1,7 +1,7 @@
 """A fake meta worker over real HTTP: bags of words for hidden states, a real linear gate.
 
 It answers as the vLLM meta worker with Trivium's plugins does: head, captures, `/v1/models`,
-and chat completions that obey the head it was given.
+and chat completions that obey the head it was given. Streams are scripted: `writer.behave`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 from aiohttp import web
 from safetensors.numpy import load
 
+from tests.fakes import FakeWorker, says
+
 HIDDEN, FIRST_ID = 256, 1000
 TOKENS = ("Yes", ".", " So", " it", " is", ".")
 
@@ -25,6 +27,7 @@ class FakeMeta:
         self.slots, self.model = slots, model
         self.alive = True
         self.pushes = 0
+        self.writer = FakeWorker(says(*TOKENS), model)
         self.restart()
 
     def restart(self) -> None:
@@ -41,6 +44,7 @@ class FakeMeta:
         app.router.add_put("/trivium/head", self._put_head)
         app.router.add_post("/trivium/captures", self._take_captures)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self.writer.chat)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -76,8 +80,10 @@ class FakeMeta:
             )
         return web.json_response(taken)
 
-    async def _chat(self, request: web.Request) -> web.Response:
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if body.get("stream"):
+            return await self.writer.chat(request)
         extra = body.get("vllm_xargs", {})
         text = " ".join(m["content"] for m in body["messages"])
         state, stop_reason, tokens = embed(text), None, TOKENS[: body["max_tokens"]]

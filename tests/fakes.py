@@ -78,7 +78,7 @@ def continues(*tokens: Token) -> Behaviour:
     """A model whose answer is always the same text: a resumed one goes on where it was cut."""
 
     def behave(body: dict[str, Any]) -> Reply:
-        skip = len(body["messages"][-1]["content"]) if body.get("continue_final_message") else 0
+        skip = len(_written(body))
         rest: list[Token] = []
         for token in tokens:
             size = len(token) if isinstance(token, str) else 0
@@ -90,6 +90,13 @@ def continues(*tokens: Token) -> Behaviour:
         return Reply(rest)
 
     return behave
+
+
+def _written(body: dict[str, Any]) -> str:
+    """The part of the answer that the request holds already; raw prompts end in a colon."""
+    if "prompt" in body:
+        return str(body["prompt"]).partition(":")[2]
+    return body["messages"][-1]["content"] if body.get("continue_final_message") else ""
 
 
 @dataclass
@@ -123,7 +130,8 @@ class FakeWorker:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/v1/completions", self.chat)
         app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -144,7 +152,7 @@ class FakeWorker:
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": self.model, "max_model_len": 2048}]})
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
+    async def chat(self, request: web.Request) -> web.StreamResponse:
         received = Received(await request.json(), dict(request.headers))
         self.received.append(received)
         try:
@@ -163,7 +171,7 @@ class FakeWorker:
         assert body.get("n", 1) == 1
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        writer = _Writer(body, reply)
+        writer = _TextWriter(body, reply) if "prompt" in body else _Writer(body, reply)
         for chunk in writer.opening():
             await response.write(chunk)
         for step in range(len(reply.tokens) + 1):
@@ -274,7 +282,7 @@ class _Writer:
         delta = {"content": self._free(all=True)}
         return self.chunk(delta, logprobs, finish_reason=reason, stop_reason=stop_reason)
 
-    def _logprobs(self, token: str | None, logprob: float) -> dict[str, Any] | None:
+    def _logprobs(self, token: str | None, logprob: float | None) -> dict[str, Any] | None:
         if not self._body.get("logprobs"):
             return None
         return {"content": [{"token": token, "logprob": logprob, "top_logprobs": []}]}
@@ -299,6 +307,39 @@ class _Writer:
             "prompt_tokens": prompt,
             "completion_tokens": self._tokens,
             "total_tokens": prompt + self._tokens,
+        }
+
+
+class _TextWriter(_Writer):
+    """The same for `/v1/completions`; an echoed prompt is one token."""
+
+    def opening(self) -> list[bytes]:
+        if not self._body.get("echo"):
+            return []
+        prompt = self._body["prompt"]
+        text = prompt if isinstance(prompt, str) else "".join(map(chr, prompt))
+        return [self.chunk({"content": text}, self._logprobs(text, None))]
+
+    def chunk(
+        self, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, **choice: Any
+    ) -> bytes:
+        text = delta.get("content") or ""
+        choice = {"index": 0, "text": text, "logprobs": logprobs, **choice}
+        body: dict[str, Any] = {"id": "cmpl-worker", "object": "text_completion", "created": 1}
+        body |= {"model": self._body["model"], "choices": [choice]}
+        if self._body.get("stream_options", {}).get("continuous_usage_stats"):
+            body["usage"] = self._usage()
+        return _data(body)
+
+    def _logprobs(self, token: str | None, logprob: float | None) -> dict[str, Any] | None:
+        if self._body.get("logprobs") is None:
+            return None
+        top = None if logprob is None else {token: logprob}
+        return {
+            "tokens": [token],
+            "token_logprobs": [logprob],
+            "top_logprobs": [top],
+            "text_offset": [0],
         }
 
 

@@ -16,8 +16,9 @@ from fastapi import FastAPI
 from hypothesis import settings
 from openai import AsyncOpenAI
 
-from server.api import Health, Services, api_router
+from server.api import api_router
 from server.dispatch import Dispatcher
+from server.services import Health, Services
 from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import Timeouts, Upstream, worker_session
 from server.wire import install_edge

@@ -1,0 +1,1 @@
+"""`POST /v1/completions`: text that goes on from a raw prompt."""

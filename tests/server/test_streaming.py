@@ -1,0 +1,53 @@
+"""The loop that all streamed forms share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from server.errors import UpstreamFailed
+from server.events import Event, Failed, TextDelta
+from server.streaming import encoded
+
+
+class Plain:
+    """An encoder whose events are words."""
+
+    def encode(self, event: Event) -> bytes:
+        assert event.kind != "failed"
+        return event.text.encode() if isinstance(event, TextDelta) else b""
+
+    def end(self) -> bytes:
+        return b"end"
+
+    def failed(self, error: Exception) -> bytes:
+        return b"failed: " + type(error).__name__.encode()
+
+
+async def stream(*events: Event | Exception) -> AsyncIterator[Event]:
+    for event in events:
+        if isinstance(event, Exception):
+            raise event
+        yield event
+
+
+async def written(*events: Event | Exception) -> list[bytes]:
+    return [data async for data in encoded(stream(*events), Plain())]
+
+
+async def test_nothing_is_sent_for_nothing() -> None:
+    assert await written(TextDelta("a"), TextDelta(""), TextDelta("b")) == [b"a", b"b", b"end"]
+
+
+async def test_a_failure_is_the_last_event() -> None:
+    failed = Failed(UpstreamFailed("gone"))
+    assert await written(TextDelta("a"), failed, TextDelta("b")) == [
+        b"a",
+        b"failed: UpstreamFailed",
+    ]
+
+
+async def test_a_fault_of_ours_is_an_event_too() -> None:
+    assert await written(TextDelta("a"), ZeroDivisionError()) == [
+        b"a",
+        b"failed: ZeroDivisionError",
+    ]
