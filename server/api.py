@@ -16,7 +16,6 @@ from server.encode import Answer, fold, sse
 from server.errors import BadRequest, NotReady, UnknownModel
 from server.events import Event
 from server.legs import AUTO, META
-from server.limits import metered
 from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
 from server.snapshot import Endpoint, SnapshotHolder
 from server.wire import EventStream, json_response, until_disconnect
@@ -78,7 +77,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     """An answer that one or several models write, streamed or in one piece."""
     services = _services(request)
     _check_names(body, services)
-    events, answer = metered(request.scope, services.dispatcher.run(body)), Answer.to(body)
+    events, answer = services.dispatcher.run(body), Answer.to(body)
     if not body.stream:
         async with aclosing(events):
             whole = await until_disconnect(request.receive, fold(events, answer))

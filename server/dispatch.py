@@ -21,6 +21,7 @@ from server.handoff import (
     total_usage,
 )
 from server.legs import Leg, make_plan, worker_body
+from server.observe import Observer, Watch, unobserved
 from server.schemas import ChatCompletionRequest
 from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import ChatUpstream
@@ -42,11 +43,13 @@ class Dispatcher:
         upstream: ChatUpstream,
         clock: Callable[[], float] = time.monotonic,
         explain: Explain | None = None,
+        observer: Observer = unobserved,
     ) -> None:
         self._snapshots = snapshots
         self._upstream = upstream
         self._clock = clock
         self._explain = explain
+        self._observer = observer
 
     async def run(self, request: ChatCompletionRequest) -> AsyncGenerator[Event, None]:
         """The events of the whole answer; closing the generator aborts every worker's request.
@@ -54,32 +57,37 @@ class Dispatcher:
         Raises UnknownModel or NotReady before the first event; later faults come as `Failed`.
         """
         began = self._clock()
-        with self._snapshots.lease() as snapshot:
+        watch = Watch(self._observer, self._clock, request.model)
+        with watch.request(), self._snapshots.lease() as snapshot:
             plan = make_plan(request, snapshot)
             choices = [Handoff(plan, index, began) for index in range(request.choices)]
-            async with aclosing(merge([self._drive(request, c) for c in choices])) as events:
+            watch.choices = choices
+            async with aclosing(merge([self._drive(request, c, watch) for c in choices])) as events:
                 async for event in events:
-                    yield event
                     if event.kind == "failed":
+                        watch.error = event.error
+                        yield event
                         return
+                    yield event
         yield total_usage(choices)
         if request.options.trace:
             yield Traced(tuple(segment for choice in choices for segment in choice.segments))
 
     async def _drive(
-        self, request: ChatCompletionRequest, choice: Handoff
+        self, request: ChatCompletionRequest, choice: Handoff, watch: Watch
     ) -> AsyncGenerator[Event, None]:
         """One choice, leg after leg, until the state machine is done."""
         actions = choice.start(self._clock())
         while leg := _next_leg(actions):
-            async with aclosing(self._leg(request, leg)) as worker:
-                async for happening in worker:
-                    actions = choice.on(happening, self._clock())
-                    for action in actions:
-                        if isinstance(action, Emit):
-                            yield action.event
-                    if any(isinstance(action, StartLeg | Done) for action in actions):
-                        break
+            with watch.leg(choice, leg):
+                async with aclosing(self._leg(request, leg)) as worker:
+                    async for happening in worker:
+                        actions = choice.on(happening, self._clock())
+                        for action in actions:
+                            if isinstance(action, Emit):
+                                yield action.event
+                        if any(isinstance(action, StartLeg | Done) for action in actions):
+                            break
 
     async def _leg(
         self, request: ChatCompletionRequest, leg: Leg

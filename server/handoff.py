@@ -85,6 +85,9 @@ class _Progress:
     probability: float | None = None
     usage: Usage | None = None
     deltas: int = 0
+    first: float | None = None
+    """When the first delta came."""
+    closed: bool = False
     finish: Finished | None = None
     chances: Mapping[str, float] | None = None
     """Of each expert, where this leg ended with an expert token, or else where it began."""
@@ -163,7 +166,7 @@ class Handoff:
             case TextDelta():
                 return self._on_text(event, now)
             case RawDelta():
-                return self._on_raw(event)
+                return self._on_raw(event, now)
             case Usage():
                 self._now.usage = event
             case Finished():
@@ -176,10 +179,17 @@ class Handoff:
                 return self._on_failure(event.error, now)
         return []
 
+    def abort(self, now: float) -> None:
+        """The answer is wanted no more: account for the current leg, unless that is done."""
+        if not self._now.closed:
+            self._close_leg("aborted", now)
+
     def _on_text(self, delta: TextDelta, now: float) -> list[Action]:
         logprobs = self._logprobs(delta.logprobs)
         if self._now.leg.purpose == "decision":
             return []
+        if not self._now.deltas:
+            self._now.first = now
         self._now.deltas += 1
         self._text += delta.text
         if self._now.leg.purpose == "whole":
@@ -192,9 +202,11 @@ class Handoff:
         self._close_leg("finished", now)
         return [*actions, *self._done("stop", stop)]
 
-    def _on_raw(self, delta: RawDelta) -> list[Action]:
+    def _on_raw(self, delta: RawDelta, now: float) -> list[Action]:
         if self._now.leg.purpose == "decision":
             return []
+        if not self._now.deltas:
+            self._now.first = now
         self._now.deltas += 1
         self._resumable = False
         logprobs = self._logprobs(delta.logprobs)
@@ -228,7 +240,7 @@ class Handoff:
             # Without a limit the worker writes to the end of its context, which is nearer.
             self._now.leg = replace(leg, max_tokens=None)
             return [StartLeg(self._now.leg)]
-        self._close_leg("failed", now, error.message)
+        self._close_leg("failed", now, error)
         full = (too_long and leg.at_home and self._text) or self._remaining() == 0
         if full and self._resumable:
             return [*self._emit_text(self._stops.flush()), *self._done("length", None)]
@@ -273,12 +285,13 @@ class Handoff:
 
     def _close_leg(
         self,
-        outcome: Literal["finished", "handoff", "failed"],
+        outcome: Literal["finished", "handoff", "failed", "aborted"],
         now: float,
-        error: str | None = None,
+        error: TriviumError | None = None,
     ) -> None:
         """Account for the current leg: tokens, usage, and its segment of the trace."""
         leg, tokens = self._now, self._now.tokens()
+        leg.closed = True
         self._spent += tokens
         used = replace(leg.usage or Usage(), completion_tokens=tokens)
         prompt = replace(used, completion_tokens=0, reasoning_tokens=None)
@@ -299,8 +312,10 @@ class Handoff:
                 outcome=outcome,
                 token_id=leg.token_id,
                 probability=leg.probability,
-                error=error,
+                error=error.message if error else None,
                 chances=leg.chances,
+                first_ms=None if leg.first is None else self._ms(leg.first),
+                error_type=type(error).__name__ if error else None,
             )
         )
 

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.accounts import account
 from server.auth import key_of
-from server.errors import Busy, RateLimited, TriviumError, TryLater
-from server.events import Event
+from server.errors import Busy, RateLimited, TryLater
 from server.keys import Key, Limits
 from server.wire import error_response
 
 CHAT_PATH = "/v1/chat/completions"
-BYTES_PER_TOKEN = 4
-"""For an estimate of a prompt that no worker has counted."""
 
 Clock = Callable[[], float]
 """Seconds, from any beginning."""
@@ -48,41 +45,6 @@ class Bucket:
         now = self._clock()
         self._level = min(self._most, self._level + (now - self._then) * self._most / 60)
         self._then = now
-
-
-class Meter:
-    """The tokens of one request, where its key has a limit of them.
-
-    A complete answer costs what its workers counted. One that the client left, or that broke, is
-    estimated from what it was sent: else whoever leaves before the end would read for nothing.
-    """
-
-    def __init__(self) -> None:
-        self._counted = 0
-        self._seen = 0
-        self._began = False
-
-    async def watch(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """The same events, counted. Closing it closes `events`."""
-        self._began = True
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    if event.kind == "usage":
-                        self._counted = event.prompt_tokens + event.completion_tokens
-                    elif event.kind == "failed" and not self._seen:
-                        self._began = False
-                    self._seen += 1
-                    yield event
-        except TriviumError:
-            self._began = False
-            raise
-
-    def tokens(self, body_bytes: int) -> int:
-        """What the request costs; `body_bytes` is the size of its body."""
-        if not self._began:
-            return 0
-        return self._counted or self._seen + body_bytes // BYTES_PER_TOKEN
 
 
 @dataclass(frozen=True)
@@ -152,18 +114,17 @@ class Throttle:
     async def _pass(
         self, scope: Scope, receive: Receive, send: Send, allowance: Allowance | None
     ) -> None:
-        state, meter = scope.setdefault("state", {}), Meter()
         if allowance and allowance.requests:
             allowance.requests.charge(1)
-        if allowance and allowance.tokens:
-            state["meter"] = meter
         self._in_flight += 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._in_flight -= 1
-            if allowance and allowance.tokens:
-                allowance.tokens.charge(meter.tokens(state.get("body_bytes", 0)))
+        with account() as used:
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._in_flight -= 1
+                if allowance and allowance.tokens:
+                    body_bytes = scope.get("state", {}).get("body_bytes", 0)
+                    allowance.tokens.charge(used.tokens(body_bytes))
 
     def _allowance(self, key: Key) -> Allowance | None:
         """What is left to `key`; a key whose limits were changed starts afresh."""
@@ -173,10 +134,3 @@ class Throttle:
         if known is None or known.limits != key.limits:
             known = self._allowances[key.name] = Allowance.of(key.limits, self._clock)
         return known
-
-
-def metered(scope: Scope, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """`events`, counted if the request's key has a limit of tokens."""
-    meter = scope.get("state", {}).get("meter")
-    assert meter is None or isinstance(meter, Meter)
-    return meter.watch(events) if meter else events

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from server.events import Finished, RawDelta, TextDelta, Usage, WorkerEvent
 from server.snapshot import Endpoint
 from server.sse import EventTooLarge, SSEParser
 
+HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
 MAX_MESSAGE = 1000
 MAX_ERROR_BYTES = 64 * 1024
 PASSED_STATUSES = frozenset({400, 409, 413, 422, 429})
@@ -32,6 +34,9 @@ PASSED_STATUSES = frozenset({400, 409, 413, 422, 429})
 
 _CONTEXT = re.compile(r"context.length|max_model_len|maximum model length|context window", re.I)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+leg_headers: ContextVar[Mapping[str, str]] = ContextVar("leg_headers")
+"""What else to send with the request of the leg that begins here: the trace context."""
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +95,7 @@ class Upstream:
             async with self._session.post(
                 f"{endpoint.base_url}/chat/completions",
                 data=json.dumps(body).encode(),
-                headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
+                headers={**HEADERS, **leg_headers.get({})},
                 timeout=self._client_timeout,
                 allow_redirects=False,
             ) as response:

@@ -45,7 +45,7 @@ def serve(options: dict[str, Any]) -> None:
         check_engine()
         check_memory()
         checkpoint = prepare_meta(settings, console)
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     app = create_app(settings, checkpoint, _Printer(console, settings))
     uvicorn.run(
         app,
@@ -53,6 +53,7 @@ def serve(options: dict[str, Any]) -> None:
         port=settings.port,
         log_level="warning",
         log_config=None,  # its lines go where ours do
+        access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     console.print("stopped")
