@@ -7,21 +7,18 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.accounts import Account, account
 from server.auth import key_of, scope_for
-from server.logs import ACCESS_LOGGER
+from server.logs import ACCESS_LOGGER, harmless
 from server.observe import Answered, Observer
 from server.tracing import Tracing
 
 CLIENT_LEFT = 499
 """nginx's number for a client that did not wait for the end of the answer."""
-MOST_CHARACTERS = 200
-"""Of what a client may have written into a line."""
 
 log = logging.getLogger(ACCESS_LOGGER)
 
@@ -87,11 +84,11 @@ def _endpoint(scope: Scope) -> str:
 def _log(scope: Scope, status: int, used: Account, seconds: float) -> None:
     """Requests that only look how the server is, and the files of the chat page, are noise."""
     path = scope["path"]
-    quiet = status < 400 and (scope_for(path) in (None, "metrics"))
+    quiet = status < 400 and scope_for(path) in (None, "metrics")
     level = logging.DEBUG if quiet else logging.INFO
     if not log.isEnabledFor(level):
         return
-    method, shown = scope["method"], quote(path)[:MOST_CHARACTERS]
+    method, shown = scope["method"], harmless(path)
     fields = _fields(scope, status, used, seconds)
     told = " ".join(f"{name}={value}" for name, value in fields.items())
     about = {"method": method, "path": shown, "status": status} | fields
@@ -104,7 +101,7 @@ def _fields(scope: Scope, status: int, used: Account, seconds: float) -> dict[st
     if key is not None:
         fields["key"] = key.name
     if used.model is not None:
-        fields["model"] = quote(used.model)[:MOST_CHARACTERS]
+        fields["model"] = harmless(used.model)
         fields["legs"] = ",".join(used.legs)
         fields["prompt_tokens"] = used.usage.prompt_tokens
         fields["completion_tokens"] = used.usage.completion_tokens

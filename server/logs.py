@@ -9,6 +9,7 @@ import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
+from urllib.parse import quote
 
 from opentelemetry import trace
 
@@ -22,6 +23,8 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered here; set at the HTTP edge."""
 
 _SECRET = re.compile(re.escape(PREFIX) + r"[\w-]+")
+
+MOST_CHARACTERS = 200
 
 LogFormat = Literal["text", "json"]
 
@@ -61,6 +64,11 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         line |= getattr(record, "fields", {})
         return _blotted(json.dumps(line, default=str))
+
+
+def harmless(text: str) -> str:
+    """What a client wrote, fit to be part of a line: percent-encoded, and not too long."""
+    return quote(text, errors="replace")[:MOST_CHARACTERS]
 
 
 def _blotted(line: str) -> str:

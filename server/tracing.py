@@ -25,6 +25,7 @@ from starlette.types import Scope
 
 from server.events import Segment
 from server.legs import META
+from server.logs import harmless
 from server.observe import (
     Happening,
     LegEnded,
@@ -172,7 +173,7 @@ def _recovery(failed: Segment, by: str) -> dict[str, str]:
 def _request_ended(ended: RequestEnded, span: Span) -> None:
     if not span.is_recording():
         return
-    span.set_attribute("gen_ai.request.model", ended.request.model)
+    span.set_attribute("gen_ai.request.model", harmless(ended.request.model))
     span.set_attribute("gen_ai.usage.input_tokens", ended.usage.prompt_tokens)
     span.set_attribute("gen_ai.usage.output_tokens", ended.usage.completion_tokens)
     span.set_attribute("trivium.outcome", ended.outcome)
