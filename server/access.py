@@ -67,7 +67,7 @@ class Access:
 
     def _over(self, scope: Scope, status: int, used: Account, seconds: float, span: Span) -> None:
         endpoint = _endpoint(scope)
-        self._tracing.http_answered(span, scope, endpoint, status)
+        self._tracing.http_answered(span, scope, endpoint, status, used)
         self._observer(Answered(endpoint, status, used.model, seconds))
         _log(scope, status, used, seconds)
 

@@ -25,7 +25,7 @@ class Account:
         self.first_token: float | None = None
         """Seconds from the dispatcher's first step to the first token of the answer."""
         self._prompt_due = False
-        """Whether a prompt was read, wholly or in part, that no worker has counted."""
+        """Whether a prompt was read that no worker has counted."""
 
     def notice(self, happening: Happening) -> None:
         match happening:
@@ -45,8 +45,8 @@ class Account:
 
     def tokens(self, body_bytes: int) -> int:
         """What the request costs: what the workers counted, and an estimate from the size of its
-        body where none of them counted the prompt. An answer that failed before its first token
-        costs nothing."""
+        body where none of them counted the prompt; none for an answer that failed before its
+        first token."""
         estimate = body_bytes // BYTES_PER_TOKEN if self._prompt_due else 0
         return estimate + self.usage.prompt_tokens + self.usage.completion_tokens
 

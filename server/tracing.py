@@ -23,6 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from server.accounts import Account
 from server.events import Segment
 from server.legs import META
 from server.logs import harmless
@@ -83,7 +84,9 @@ class Tracing:
             otel.detach(token)
             span.end()
 
-    def http_answered(self, span: Span, scope: Scope, endpoint: str, status: int) -> None:
+    def http_answered(
+        self, span: Span, scope: Scope, endpoint: str, status: int, used: Account
+    ) -> None:
         """Complete the span of a request that is over."""
         if not span.is_recording():
             return
@@ -93,6 +96,10 @@ class Tracing:
         span.set_attribute("http.response.status_code", status)
         if endpoint:
             span.set_attribute("http.route", endpoint)
+        if used.model is not None:
+            span.set_attribute("gen_ai.request.model", harmless(used.model))
+            span.set_attribute("gen_ai.usage.input_tokens", used.usage.prompt_tokens)
+            span.set_attribute("gen_ai.usage.output_tokens", used.usage.completion_tokens)
         if status >= 500:
             span.set_attribute("error.type", str(status))
             span.set_status(Status(StatusCode.ERROR))
@@ -159,7 +166,7 @@ def _complete(span: Span, segment: Segment, request: _Request) -> None:
         span.add_event("first token", timestamp=request.at(segment.first_ms))
     if segment.error_type is not None:
         span.set_attribute("error.type", segment.error_type)
-        span.set_status(Status(StatusCode.ERROR, segment.error))
+        span.set_status(Status(StatusCode.ERROR))
 
 
 def _recovery(failed: Segment, by: str) -> dict[str, str]:
@@ -171,11 +178,6 @@ def _recovery(failed: Segment, by: str) -> dict[str, str]:
 
 
 def _request_ended(ended: RequestEnded, span: Span) -> None:
-    if not span.is_recording():
-        return
-    span.set_attribute("gen_ai.request.model", harmless(ended.request.model))
-    span.set_attribute("gen_ai.usage.input_tokens", ended.usage.prompt_tokens)
-    span.set_attribute("gen_ai.usage.output_tokens", ended.usage.completion_tokens)
     span.set_attribute("trivium.outcome", ended.outcome)
     if ended.error is not None:
         span.set_attribute("error.type", type(ended.error).__name__)

@@ -17,7 +17,7 @@ from server.registration import Progress
 from server.snapshot import LiveExpert
 from tests.fakes import ExpertToken, refuses, says
 from tests.server.conftest import ARITHMETIC, ASTRONOMY, World, request, until
-from tests.server.guarded import bearer, guarded, make_key
+from tests.server.guarded import bearer, guarded, make_key, site_with
 
 CALL = ExpertToken(ARITHMETIC)
 CHAT = "/v1/chat/completions"
@@ -143,6 +143,27 @@ async def test_every_choice_has_legs_of_its_own(world: World) -> None:
     assert seen("trivium_legs_total", model="meta", outcome="finished") == 3
     assert seen("trivium_answers_total", model="trivium", outcome="finished") == 1
     assert seen("trivium_time_to_first_token_seconds_count", model="meta") == 1
+
+
+async def test_the_life_of_an_expert_of_the_whole_orchestrator(tmp_path: Path) -> None:
+    async with site_with(tmp_path) as site:
+
+        async def look() -> Scraped:
+            return Scraped((await site.http.get("/metrics")).text)
+
+        assert (await site.add()).status_code == 201
+        seen = await look()
+        assert seen("trivium_registrations_total", outcome="done") == 1
+        for worker in ("meta", "sums"):
+            assert seen("trivium_worker_state", worker=worker, state="live") == 1
+        await site.http.post(CHAT, json=request(model="trivium/sums"))
+        assert (await look())("trivium_answers_total", model="sums", outcome="finished") == 1
+        assert (await site.http.delete("/v1/experts/sums")).status_code == 204
+        assert not (await look()).mentions("sums")
+        assert (await site.add(examples=[])).status_code == 400
+        site.expert.behave = refuses(500, "boom")
+        assert (await site.add()).status_code == 422
+        assert (await look())("trivium_registrations_total", outcome="failed") == 1
 
 
 # ---------------------------------------------------------------- labels
