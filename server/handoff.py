@@ -138,7 +138,9 @@ class Handoff:
         """Legs so far, clipped to the text that the client sees."""
         end = len(self._text)
         return tuple(
-            s if s.end <= end else replace(s, start=min(s.start, end), end=end)
+            s
+            if max(s.start, s.end) <= end
+            else replace(s, start=min(s.start, end), end=min(s.end, end))
             for s in self._segments
         )
 
