@@ -61,7 +61,7 @@ class Dispatcher:
         with watch.request(), self._snapshots.lease() as snapshot:
             plan = make_plan(request, snapshot)
             choices = [Handoff(plan, index, began) for index in range(request.choices)]
-            watch.choices = choices
+            watch.choices, watch.usage = choices, lambda: total_usage(choices)
             async with aclosing(merge([self._drive(request, c, watch) for c in choices])) as events:
                 async for event in events:
                     if event.kind == "failed":
@@ -69,7 +69,7 @@ class Dispatcher:
                         yield event
                         return
                     yield event
-        yield total_usage(choices)
+        yield watch.usage()
         if request.options.trace:
             yield Traced(tuple(segment for choice in choices for segment in choice.segments))
 

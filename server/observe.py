@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from server.events import Segment, Usage
-from server.handoff import Handoff, total_usage
+from server.handoff import Handoff
 from server.legs import Leg
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,8 @@ class Watch:
         self._request = RequestStarted(model)
         self._failed: dict[int, Segment] = {}
         self.choices: Sequence[Handoff] = ()
-        """To be set as soon as there are any."""
+        self.usage: Callable[[], Usage] = Usage
+        """What was spent so far; to be set with the choices, as soon as there are any."""
         self.error: Exception | None = None
         """To be set where the answer fails with an event."""
 
@@ -135,9 +136,8 @@ class Watch:
     def _end(self, gone: bool) -> None:
         outcome: Literal["finished", "failed", "aborted"]
         outcome = "failed" if self.error else "aborted" if gone else "finished"
-        usage = total_usage(self.choices) if self.choices else Usage()
         segments = tuple(segment for choice in self.choices for segment in choice.segments)
-        self._observer(RequestEnded(self._request, outcome, usage, segments, self.error))
+        self._observer(RequestEnded(self._request, outcome, self.usage(), segments, self.error))
 
     @contextmanager
     def leg(self, choice: Handoff, leg: Leg) -> Iterator[None]:
