@@ -155,6 +155,18 @@ async def test_whoever_leaves_at_the_failure_did_not_abort(world: World) -> None
     world.meta.behave = refuses(500, "boom")
     recorder = await observed(world, leave_after=1)
     assert recorder.ended.outcome == "failed"
+    assert [segment.outcome for segment in recorder.ended.segments] == ["failed"]
+
+
+async def test_a_leg_that_was_over_is_not_counted_twice_when_the_client_leaves(
+    world: World,
+) -> None:
+    world.meta.behave = says("The sum ", "is ", CALL)
+    world.arithmetic.behave = says("4", "2", " exactly", "!")
+    recorder = await observed(world, stop=" ex", leave_after=6)
+    assert recorder.legs == [("meta", "handoff"), ("arithmetic", "finished")]
+    assert [segment.outcome for segment in recorder.ended.segments] == ["handoff", "finished"]
+    assert recorder.ended.usage == Usage(20, 5)
 
 
 @pytest.mark.parametrize(("model", "up"), [("nothing", True), ("trivium", False)])
