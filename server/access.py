@@ -107,6 +107,8 @@ def _fields(scope: Scope, status: int, used: Account, seconds: float) -> dict[st
         fields["completion_tokens"] = used.usage.completion_tokens
     if used.first_token is not None:
         fields["ttft"] = round(used.first_token, 4)
+    if used.error is not None:
+        fields["error"] = used.error
     if status == CLIENT_LEFT:
         fields["client_left"] = True
     return fields

@@ -24,6 +24,8 @@ class Account:
         self.usage = Usage()
         self.first_token: float | None = None
         """Seconds from the dispatcher's first step to the first token of the answer."""
+        self.error: str | None = None
+        """The name of the exception that ended the answer, which may have begun well."""
         self._prompt_due = False
         """Whether a prompt was read that no worker has counted."""
 
@@ -38,6 +40,8 @@ class Account:
 
     def _close(self, ended: RequestEnded) -> None:
         self.usage += ended.usage
+        if ended.error is not None:
+            self.error = type(ended.error).__name__
         if ended.first is not None and ended.first.first_ms is not None:
             self.first_token = self.first_token or ended.first.first_ms / 1000
         if ended.usage.prompt_tokens == 0 and (ended.outcome != "failed" or ended.first):

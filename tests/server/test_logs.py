@@ -186,6 +186,15 @@ async def test_refused_and_broken_requests_have_their_line(
     assert [(line["request_id"], line["status"]) for line in lines] == [("a", 401), ("b", 500)]
 
 
+async def test_an_answer_that_breaks_off_says_so_in_its_line(tmp_path: Path) -> None:
+    with accesses() as lines:
+        async with guarded(tmp_path) as site:
+            site.world.meta.behave = says("So", failure="cut", fail_after=1)
+            await site.world.ask(stream=True)
+    (line,) = lines
+    assert (line["status"], line["error"]) == (200, "UpstreamFailed")
+
+
 async def test_checks_and_scrapes_are_told_of_only_if_they_fail(tmp_path: Path) -> None:
     with accesses() as lines:
         async with guarded(tmp_path) as site:
