@@ -12,7 +12,6 @@ from starlette.responses import Response
 from server.errors import BadRequest, NotReady
 from server.events import Batch
 from server.legs import AUTO, GenerationRequest
-from server.limits import metered
 from server.services import Services, services_of
 from server.wire import EventStream, until_disconnect
 
@@ -28,7 +27,7 @@ async def respond(
     """Answer `body` as it asks for. A fault before the first visible event raises its error."""
     services = services_of(request)
     _check_names(body, services)
-    batches = metered(request.scope, services.dispatcher.run(body))
+    batches = services.dispatcher.run(body)
     if body.stream:
         return EventStream(stream(batches), batches)
     async with aclosing(batches):

@@ -25,10 +25,12 @@ from server.keyring import Keyring
 from server.keys import KeyStore
 from server.openapi import install_openapi, operation_id
 from server.registration import Progress, Registrar
+from server.seeing import Seeing, install_seeing
 from server.services import Health, Services
 from server.settings import Settings
 from server.snapshot import SnapshotHolder
 from server.starters import register_starters
+from server.trace_export import shut_down, tracer_provider
 from server.upstream import Upstream, worker_session
 from server.web import web_router
 from server.wire import install_edge
@@ -61,17 +63,20 @@ def create_app(
 ) -> FastAPI:
     """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if
     `settings.meta_url` names a meta worker that runs elsewhere."""
-    watcher, keyring = watcher or Watcher(), Keyring()
+    watcher, keyring, provider = watcher or Watcher(), Keyring(), tracer_provider()
     audit = AuditLog(settings.audit_log)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        async with (
-            _following(settings, keyring),
-            _running(app, settings, meta_checkpoint, watcher, audit),
-        ):
-            yield
+        try:
+            async with (
+                _following(settings, keyring),
+                _running(app, settings, meta_checkpoint, watcher, audit, seeing),
+            ):
+                yield
+        finally:
+            await asyncio.to_thread(shut_down, provider)
 
     app = FastAPI(
         title="Trivium",
@@ -81,6 +86,7 @@ def create_app(
     )
     install_openapi(app, keys_required=settings.keys_required)
     install_guard(app, settings, keyring, audit)
+    seeing = install_seeing(app, provider)
     install_edge(app)
     app.include_router(api_router())
     app.include_router(admin_router())
@@ -109,6 +115,7 @@ async def _running(
     meta_checkpoint: Path | None,
     watcher: Watcher,
     audit: AuditLog,
+    seeing: Seeing,
 ) -> AsyncIterator[None]:
     registry = Registry(settings.database)
     snapshots = SnapshotHolder()
@@ -119,11 +126,14 @@ async def _running(
         registrar = Registrar(registry, fleet, upstream)
         registrar.subscribe(watcher.registration)
         registrar.subscribe(audit.registration)
+        registrar.subscribe(seeing.metrics.registration)
         admission = Admission(settings.model_folders, addresses)
         app.state.admin = Admin(registry, registrar, fleet, admission)
         app.state.services = Services(
             snapshots=snapshots,
-            dispatcher=Dispatcher(snapshots, upstream, explain=fleet.explain),
+            dispatcher=Dispatcher(
+                snapshots, upstream, explain=fleet.explain, observer=seeing.observer
+            ),
             status=_Status(fleet, registrar),
             version=version("trivium"),
             started=int(time.time()),

@@ -23,6 +23,8 @@ OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/livez", "/readyz", "/versi
 """For all: how the server is, and the chat page, which asks for a key itself."""
 OPEN_FOLDERS = ("/web/",)
 ADMIN_PATH = "/v1/experts"
+METRICS_PATH = "/metrics"
+TARGETS_PATH = "/metrics/targets"
 
 
 def scope_for(path: str) -> KeyScope | None:
@@ -33,6 +35,8 @@ def scope_for(path: str) -> KeyScope | None:
     """
     if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
         return None
+    if path in (METRICS_PATH, TARGETS_PATH):
+        return "metrics"
     return "chat" if path.startswith("/v1/") and not path.startswith(ADMIN_PATH) else "admin"
 
 

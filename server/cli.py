@@ -171,7 +171,8 @@ def experts_remove(name: str, url: Url = DEFAULT_URL) -> None:
 def keys_create(
     name: Annotated[str, typer.Argument(help="Whose key it is, e.g. alice or chat-page.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="chat (the default), admin; may be given twice.")
+        list[str] | None,
+        typer.Option(help="chat (the default), admin, metrics; may be repeated."),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="When it ends, e.g. 90d or 12h.")] = None,
     rpm: Annotated[int | None, typer.Option(min=1, help="Chat requests a minute.")] = None,

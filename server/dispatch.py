@@ -20,6 +20,7 @@ from server.handoff import (
     total_usage,
 )
 from server.legs import GenerationRequest, Leg, make_plan, worker_body
+from server.observe import Observer, Watch, unobserved
 from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import ChatUpstream
 
@@ -43,11 +44,13 @@ class Dispatcher:
         upstream: ChatUpstream,
         clock: Callable[[], float] = time.monotonic,
         explain: Explain | None = None,
+        observer: Observer = unobserved,
     ) -> None:
         self._snapshots = snapshots
         self._upstream = upstream
         self._clock = clock
         self._explain = explain
+        self._observer = observer
 
     async def run(self, request: GenerationRequest) -> AsyncGenerator[Batch, None]:
         """The events of the whole answer; closing the generator aborts every worker's request.
@@ -55,32 +58,40 @@ class Dispatcher:
         Raises UnknownModel or NotReady before the first event; later faults come as `Failed`.
         """
         began = self._clock()
-        with self._snapshots.lease() as snapshot:
+        watch = Watch(self._observer, self._clock, request.model)
+        with watch.request(), self._snapshots.lease() as snapshot:
             plan = make_plan(request, snapshot)
             choices = [Handoff(plan, index, began) for index in range(request.choices)]
-            async with aclosing(merge([self._drive(request, c) for c in choices])) as batches:
+            watch.choices = choices
+            watch.usage = lambda: total_usage(choices, request.n or 1)
+            answers = [self._drive(request, choice, watch) for choice in choices]
+            async with aclosing(merge(answers)) as batches:
                 async for batch in batches:
-                    yield batch
-                    if batch[-1].kind == "failed":
+                    if (failed := batch[-1]).kind == "failed":
+                        watch.error = failed.error
+                        yield batch
                         return
-        last: list[Event] = [total_usage(choices, request.n or 1)]
+                    yield batch
+        last: list[Event] = [watch.usage()]
         if request.options.trace:
             last.append(Traced(tuple(s for choice in choices for s in choice.segments)))
         yield last
 
     async def _drive(
-        self, request: GenerationRequest, choice: Handoff
+        self, request: GenerationRequest, choice: Handoff, watch: Watch
     ) -> AsyncGenerator[Batch, None]:
         """One choice, leg after leg, until the state machine is done."""
         turn: Action | None = choice.start(self._clock())[-1]
         while isinstance(turn, StartLeg):
-            async with aclosing(self._leg(request, turn.leg)) as worker:
-                async for batch in worker:
-                    events, turn = _react(choice, batch, self._clock())
-                    if events:
-                        yield events
-                    if turn is not None:
-                        break
+            leg = turn.leg
+            with watch.leg(choice, leg):
+                async with aclosing(self._leg(request, leg)) as worker:
+                    async for batch in worker:
+                        events, turn = _react(choice, batch, self._clock())
+                        if events:
+                            yield events
+                        if turn is not None:
+                            break
 
     async def _leg(
         self, request: GenerationRequest, leg: Leg

@@ -75,8 +75,9 @@ class Segment:
     """One leg of one choice: which model wrote which part of the answer, and when.
 
     `start` and `end` are characters of the choice's text; times are ms since the request began.
-    `token_id` and `probability` are the expert token that led here and its probability there,
-    where known. `chances` are those of all experts, see Considered.
+    `first_ms` is the moment of its first delta, if there was one. `token_id` and `probability` are
+    the expert token that led here and its probability there, where known. `chances` are those of
+    all experts, see Considered. `aborted`: the client left. `error_type` is an exception's name.
     """
 
     model: str
@@ -86,11 +87,13 @@ class Segment:
     start_ms: float
     end_ms: float
     tokens: int
-    outcome: Literal["finished", "handoff", "failed"]
+    outcome: Literal["finished", "handoff", "failed", "aborted"]
     token_id: int | None = None
     probability: float | None = None
     error: str | None = None
     chances: Mapping[str, float] | None = None
+    first_ms: float | None = None
+    error_type: str | None = None
 
 
 class Traced(Struct, frozen=True):

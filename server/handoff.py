@@ -86,6 +86,9 @@ class _Progress:
     probability: float | None = None
     usage: Usage | None = None
     deltas: int = 0
+    first: float | None = None
+    """When the first delta came."""
+    closed: bool = False
     finish: Finished | None = None
     chances: Mapping[str, float] | None = None
     """Of each expert, where this leg ended with an expert token, or else where it began."""
@@ -142,7 +145,10 @@ class Handoff:
         """Legs so far, clipped to the text that the client sees."""
         end = len(self._text)
         return tuple(
-            replace(s, start=min(s.start, end), end=min(s.end, end)) for s in self._segments
+            s
+            if max(s.start, s.end) <= end
+            else replace(s, start=min(s.start, end), end=min(s.end, end))
+            for s in self._segments
         )
 
     @property
@@ -170,7 +176,7 @@ class Handoff:
             case TextDelta():
                 return self._on_text(event, now)
             case RawDelta():
-                return self._on_raw(event)
+                return self._on_raw(event, now)
             case Usage():
                 self._now.usage = event
             case Finished():
@@ -183,10 +189,17 @@ class Handoff:
                 return self._on_failure(event.error, now)
         return []
 
+    def abort(self, now: float) -> None:
+        """The answer is wanted no more: account for the current leg, unless that is done."""
+        if not self._now.closed:
+            self._close_leg("aborted", now)
+
     def _on_text(self, delta: TextDelta, now: float) -> list[Action]:
         logprobs = self._logprobs(delta.logprobs)
         if self._now.leg.purpose == "decision":
             return []
+        if not self._now.deltas:
+            self._now.first = now
         self._now.deltas += 1
         self._parts.append(delta.text)
         if self._now.leg.purpose == "whole":
@@ -202,9 +215,11 @@ class Handoff:
         self._close_leg("finished", now)
         return [*actions, *self._done("stop", stop)]
 
-    def _on_raw(self, delta: RawDelta) -> list[Action]:
+    def _on_raw(self, delta: RawDelta, now: float) -> list[Action]:
         if self._now.leg.purpose == "decision":
             return []
+        if not self._now.deltas:
+            self._now.first = now
         self._now.deltas += 1
         self._resumable = False
         logprobs = self._logprobs(delta.logprobs)
@@ -238,7 +253,7 @@ class Handoff:
             # Without a limit the worker writes to the end of its context, which is nearer.
             self._now.leg = replace(leg, max_tokens=None)
             return [StartLeg(self._now.leg)]
-        self._close_leg("failed", now, error.message)
+        self._close_leg("failed", now, error)
         full = (too_long and leg.at_home and self._text) or self._remaining() == 0
         if full and self._resumable:
             return [*self._emit_text(self._stops.flush()), *self._done("length", None)]
@@ -283,12 +298,13 @@ class Handoff:
 
     def _close_leg(
         self,
-        outcome: Literal["finished", "handoff", "failed"],
+        outcome: Literal["finished", "handoff", "failed", "aborted"],
         now: float,
-        error: str | None = None,
+        error: TriviumError | None = None,
     ) -> None:
         """Account for the current leg: tokens, usage, and its segment of the trace."""
         leg, tokens = self._now, self._now.tokens()
+        leg.closed = True
         self._spent += tokens
         used = msgspec.structs.replace(leg.usage or Usage(), completion_tokens=tokens)
         prompt = msgspec.structs.replace(used, completion_tokens=0, reasoning_tokens=None)
@@ -309,8 +325,10 @@ class Handoff:
                 outcome=outcome,
                 token_id=leg.token_id,
                 probability=leg.probability,
-                error=error,
+                error=error.message if error else None,
                 chances=leg.chances,
+                first_ms=None if leg.first is None else self._ms(leg.first),
+                error_type=type(error).__name__ if error else None,
             )
         )
 

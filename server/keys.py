@@ -27,7 +27,7 @@ DIGEST_LENGTH = 64
 """Characters of a SHA-256 in hexadecimal."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
-Scope = Literal["chat", "admin"]
+Scope = Literal["chat", "admin", "metrics"]
 
 
 class KeysError(RuntimeError):

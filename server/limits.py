@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.accounts import account
 from server.auth import key_of
-from server.errors import Busy, RateLimited, TriviumError, TryLater
-from server.events import Batch
+from server.errors import Busy, RateLimited, TryLater
 from server.keys import Key, Limits
 from server.wire import error_response
 
-CHAT_PATH = "/v1/chat/completions"
-METERED_PATHS = frozenset({CHAT_PATH, "/v1/completions", "/v1/responses", "/v1/messages"})
-BYTES_PER_TOKEN = 4
-"""For an estimate of a prompt that no worker has counted."""
+METERED_PATHS = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+)
 
 Clock = Callable[[], float]
 """Seconds, from any beginning."""
@@ -49,45 +47,6 @@ class Bucket:
         now = self._clock()
         self._level = min(self._most, self._level + (now - self._then) * self._most / 60)
         self._then = now
-
-
-class Meter:
-    """The tokens of one request, where its key has a limit of them.
-
-    A complete answer costs what its workers counted. One that the client left, or that broke, is
-    estimated from what it was sent: else whoever leaves before the end would read for nothing.
-    """
-
-    def __init__(self) -> None:
-        self._counted = 0
-        self._seen = 0
-        self._began = False
-
-    async def watch(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
-        """The same events, counted. Closing it closes `batches`."""
-        self._began = True
-        try:
-            async with aclosing(batches):
-                async for batch in batches:
-                    self._count(batch)
-                    yield batch
-        except TriviumError:
-            self._began = False
-            raise
-
-    def _count(self, batch: Batch) -> None:
-        for event in batch:
-            if event.kind == "usage":
-                self._counted = event.prompt_tokens + event.completion_tokens
-            elif event.kind == "failed" and not self._seen:
-                self._began = False
-            self._seen += 1
-
-    def tokens(self, body_bytes: int) -> int:
-        """What the request costs; `body_bytes` is the size of its body."""
-        if not self._began:
-            return 0
-        return self._counted or self._seen + body_bytes // BYTES_PER_TOKEN
 
 
 @dataclass(frozen=True)
@@ -157,18 +116,17 @@ class Throttle:
     async def _pass(
         self, scope: Scope, receive: Receive, send: Send, allowance: Allowance | None
     ) -> None:
-        state, meter = scope.setdefault("state", {}), Meter()
         if allowance and allowance.requests:
             allowance.requests.charge(1)
-        if allowance and allowance.tokens:
-            state["meter"] = meter
         self._in_flight += 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._in_flight -= 1
-            if allowance and allowance.tokens:
-                allowance.tokens.charge(meter.tokens(state.get("body_bytes", 0)))
+        with account() as used:
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._in_flight -= 1
+                if allowance and allowance.tokens:
+                    body_bytes = scope.get("state", {}).get("body_bytes", 0)
+                    allowance.tokens.charge(used.tokens(body_bytes))
 
     def _allowance(self, key: Key) -> Allowance | None:
         """What is left to `key`; a key whose limits were changed starts afresh."""
@@ -178,10 +136,3 @@ class Throttle:
         if known is None or known.limits != key.limits:
             known = self._allowances[key.name] = Allowance.of(key.limits, self._clock)
         return known
-
-
-def metered(scope: Scope, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
-    """`batches`, counted if the request's key has a limit of tokens."""
-    meter = scope.get("state", {}).get("meter")
-    assert meter is None or isinstance(meter, Meter)
-    return meter.watch(batches) if meter else batches

@@ -185,7 +185,7 @@ class TraceSegment(BaseModel):
     start_ms: float
     end_ms: float
     tokens: int
-    outcome: Literal["finished", "handoff", "failed"]
+    outcome: Literal["finished", "handoff", "failed", "aborted"]
     decision: Decision | None = None
     chances: dict[str, float] | None = None
     """The meta LLM's segments: P of each expert where it handed over, or else where it began."""

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from router.vocabulary import DEFAULT_SLOTS
 from server.addresses import PRIVATE_NETWORKS
+from server.logs import LogFormat
 
 MIB = 1 << 20
 
@@ -31,6 +32,8 @@ class Settings(BaseSettings):
     """Chat requests at once; those beyond get a 429."""
     max_body_bytes: int = Field(default=8 * MIB, ge=1024)
     """Of a request's body."""
+    log_format: LogFormat | None = None
+    """Of the lines on standard error; default text on a terminal, JSON elsewhere."""
     cors_origins: tuple[str, ...] = ()
     """Web pages that may call from a browser, e.g. `["https://chat.example.org"]`."""
     worker_networks: tuple[IPv4Network | IPv6Network, ...] = PRIVATE_NETWORKS

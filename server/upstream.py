@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from server.snapshot import Endpoint
 from server.sse import EventTooLarge, SSEParser
 
 CHAT = ChatCompletionRequest.path
+HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
 MAX_MESSAGE = 1000
 MAX_ERROR_BYTES = 64 * 1024
 PASSED_STATUSES = frozenset({400, 409, 413, 422, 429})
@@ -36,6 +38,9 @@ PASSED_STATUSES = frozenset({400, 409, 413, 422, 429})
 
 _CONTEXT = re.compile(r"context.length|max_model_len|maximum model length|context window", re.I)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+leg_headers: ContextVar[Mapping[str, str]] = ContextVar("leg_headers")
+"""What else to send with the request of the leg that begins here: the trace context."""
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +100,7 @@ class Upstream:
             async with self._session.post(
                 f"{endpoint.base_url}{path}",
                 data=json.dumps(body).encode(),
-                headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
+                headers={**HEADERS, **leg_headers.get({})},
                 timeout=self._client_timeout,
                 allow_redirects=False,
             ) as response:

@@ -46,7 +46,7 @@ def serve(options: dict[str, Any]) -> None:
         check_engine()
         check_memory()
         checkpoint = prepare_meta(settings, console)
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     app = create_app(settings, checkpoint, _Printer(console, settings))
     gc.freeze()  # what is there now stays: collections need not look at it again and again
     uvicorn.run(
@@ -55,6 +55,7 @@ def serve(options: dict[str, Any]) -> None:
         port=settings.port,
         log_level="warning",
         log_config=None,  # its lines go where ours do
+        access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     console.print("stopped")

@@ -15,9 +15,11 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
 from openai import AsyncOpenAI
+from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from server.api import api_router
 from server.dispatch import Dispatcher
+from server.seeing import install_seeing
 from server.services import Health, Services
 from server.snapshot import LiveExpert, SnapshotHolder
 from server.upstream import Timeouts, Upstream, worker_session
@@ -51,20 +53,27 @@ Guard = Callable[[FastAPI], None]
 
 
 def make_app(
-    snapshots: SnapshotHolder, status: FakeStatus, timeouts: Timeouts, guard: Guard | None = None
+    snapshots: SnapshotHolder,
+    status: FakeStatus,
+    timeouts: Timeouts,
+    guard: Guard | None = None,
+    provider: TracerProvider | None = None,
 ) -> FastAPI:
     """The smallest application around the API."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with worker_session() as session:
-            dispatcher = Dispatcher(snapshots, Upstream(session, timeouts), explain=explain)
+            dispatcher = Dispatcher(
+                snapshots, Upstream(session, timeouts), explain=explain, observer=seeing.observer
+            )
             app.state.services = Services(snapshots, dispatcher, status, "1.2.3", STARTED)
             yield
 
     app = FastAPI(lifespan=lifespan)
     if guard is not None:
         guard(app)
+    seeing = install_seeing(app, provider or NoOpTracerProvider())
     install_edge(app)
     app.include_router(api_router())
     return app
@@ -167,14 +176,16 @@ async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
 
 
 @asynccontextmanager
-async def serving_world(guard: Guard | None = None) -> AsyncIterator[World]:
-    """A world whose application stands behind `guard`."""
+async def serving_world(
+    guard: Guard | None = None, provider: TracerProvider | None = None
+) -> AsyncIterator[World]:
+    """A world whose application stands behind `guard`; `provider` gets its spans."""
     world = World()
     async with AsyncExitStack() as stack:
         for worker in (world.meta, world.arithmetic, world.astronomy):
             await stack.enter_async_context(worker)
         world.publish()
-        app = make_app(world.snapshots, world.status, world.timeouts, guard)
+        app = make_app(world.snapshots, world.status, world.timeouts, guard, provider)
         world.url = await stack.enter_async_context(serving(app))
         world.http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=world.url, timeout=10, verify=False)

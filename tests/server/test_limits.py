@@ -162,17 +162,43 @@ async def test_tokens_are_charged_as_the_answer_counts_them(tmp_path: Path, stre
         assert "25 tokens a minute" in check_limited(await ask(site, secret))
 
 
-async def test_an_answer_that_is_left_is_charged_by_estimate(tmp_path: Path) -> None:
+async def leave_after(site: Guarded, secret: str, events: int) -> None:
+    """Ask for an answer of 1000 tokens and leave it in the middle."""
+    body = request(stream=True)
+    async with site.world.http.stream("POST", CHAT, json=body, headers=bearer(secret)) as left:
+        seen = 0
+        async for line in left.aiter_lines():
+            seen += line.startswith("data:")
+            if seen == events:
+                break
+    await until(lambda: site.world.meta.received[-1].aborted)
+
+
+@pytest.mark.parametrize("usage", [True, False])
+async def test_an_answer_that_is_left_is_charged_as_far_as_it_came(
+    tmp_path: Path, usage: bool
+) -> None:
+    """40 tokens are not used up by a few of them, but by 31 and the prompt's; where the worker
+    counts nothing, deltas are counted and the prompt is estimated."""
     key, secret = limited(tokens=40)
     async with guarded(tmp_path, key) as site:
-        site.world.meta.behave = says(*["word "] * 1000, delay=0.002)
-        body = request(stream=True)
-        async with site.world.http.stream("POST", CHAT, json=body, headers=bearer(secret)) as left:
-            seen = 0
-            async for line in left.aiter_lines():
-                seen += line.startswith("data:")
-                if seen > 30:
-                    break
+        site.world.meta.behave = says(*["word "] * 1000, delay=0.01, usage=usage)
+        await leave_after(site, secret, 5)
+        site.world.meta.behave = says(*["word "] * 1000, delay=0.002, usage=usage)
+        await leave_after(site, secret, 31)
+        check_limited(await ask(site, secret))
+
+
+async def test_a_prompt_that_nobody_counted_is_charged_by_estimate(
+    tmp_path: Path,
+) -> None:
+    key, secret = limited(tokens=40)
+    async with guarded(tmp_path, key) as site:
+        site.world.meta.behave = says("late", delay=60, usage=False)
+        body = request("x" * 120)
+        asked = site.world.http.post(CHAT, json=body, headers=bearer(secret), timeout=0.2)
+        with pytest.raises(httpx.ReadTimeout):
+            await asked
         await until(lambda: site.world.meta.received[0].aborted)
         check_limited(await ask(site, secret))
 
