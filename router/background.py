@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+
+Messages = list[dict[str, str]]
 
 _JOINTS = (
     "{first} Then {second}",
@@ -32,13 +36,46 @@ def general_queries() -> tuple[str, ...]:
 def near_misses() -> tuple[str, ...]:
     """Questions of many subjects as they are taught, some with choices: what an expert of one of
     these subjects is asked, and those of the others are not."""
-    asked = []
-    for number, line in enumerate(_lines("near_misses.txt")):
-        question, *choices = line.split(" | ")
-        lettered = "\n".join(f"{a}. {b}" for a, b in zip("ABCD", choices, strict=False))
-        form = _CHOICES[number % len(_CHOICES)] if choices else "{question}"
-        asked.append(form.format(question=question, choices=lettered))
-    return tuple(asked)
+    return tuple(_asked(n, line)[0] for n, line in enumerate(_lines("near_misses.txt")))
+
+
+@dataclass(frozen=True)
+class SubjectQuestion:
+    """A question of a subject: as it is asked, and without its choices, if it has some."""
+
+    subject: str
+    whole: str
+    bare: str
+
+
+@cache
+def subject_questions() -> tuple[SubjectQuestion, ...]:
+    """Questions of many subjects, as taught and as asked in a chat, the same number of each."""
+    lines = (line.split("\t") for line in _lines("subjects.txt"))
+    return tuple(SubjectQuestion(name, *_asked(n, text)) for n, (name, text) in enumerate(lines))
+
+
+@cache
+def contexts() -> tuple[Messages, ...]:
+    """What may stand before a query: system prompts, and exchanges about other things."""
+    return tuple(json.loads(line) for line in _lines("contexts.jsonl"))
+
+
+def in_context(queries: Sequence[str]) -> list[Messages]:
+    """Each query behind one of the contexts, in turn."""
+    before = contexts()
+    return [
+        [*before[number % len(before)], {"role": "user", "content": query}]
+        for number, query in enumerate(queries)
+    ]
+
+
+def _asked(number: int, line: str) -> tuple[str, str]:
+    """The question in a line, with its choices in one of several forms, and without them."""
+    question, *choices = line.split(" | ")
+    lettered = "\n".join(f"{a}. {b}" for a, b in zip("ABCD", choices, strict=False))
+    form = _CHOICES[number % len(_CHOICES)] if choices else "{question}"
+    return form.format(question=question, choices=lettered), question
 
 
 def _lines(name: str) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
+from scipy.special import logsumexp  # type: ignore[import-untyped]
 
 Floats = npt.NDArray[np.float32]
 
@@ -84,6 +85,33 @@ class HeadRow:
         return scores
 
 
+@dataclass(frozen=True, eq=False)
+class Background:
+    """What stands for "no expert" where answers begin: kinds of general traffic, each a class of
+    its own beside the experts (`router/joint.py`). An expert's start score is f·row + bias less the
+    `log_odds` of these.
+
+    Attributes:
+        weights: `[kinds, features]` float32; without kinds the log-odds are 0.
+        bias: `[kinds]` float32.
+    """
+
+    weights: Floats
+    bias: Floats
+
+    @classmethod
+    def none(cls, size: int) -> Background:
+        """One without kinds, for features of this size."""
+        return cls(np.zeros((0, size), np.float32), np.zeros(0, np.float32))
+
+    def log_odds(self, features: Floats) -> Floats:
+        """`[n]`: log Σ e^(f·weights[k] + bias[k]) for features `[n, features]`."""
+        if not len(self.bias):
+            return np.zeros(len(features), np.float32)
+        found: Floats = logsumexp(features @ self.weights.T + self.bias, axis=1)
+        return found
+
+
 def chances(scores: Mapping[str, tuple[HeadRow, float]], question: str) -> dict[str, float]:
     """The probability of each expert, from its row and its score for one of QUESTIONS.
 
@@ -102,18 +130,24 @@ class Head:
     """A whole head as the meta worker takes it: safetensors bytes and their version.
 
     The file holds `rows` `[3, slots, features]` and `bias` `[3, slots]`, float32, one matrix for
-    each of QUESTIONS; an unused slot's bias is -inf.
+    each of QUESTIONS; an unused slot's bias is -inf. `background` `[kinds, features]` and
+    `background_bias` `[kinds]` are those of a Background.
     """
 
     safetensors: bytes
     version: str
 
     def tensors(self) -> dict[str, Floats]:
-        """`rows` and `bias`."""
+        """`rows`, `bias`, `background` and `background_bias`."""
         return dict(load(self.safetensors))
 
 
-def build_head(rows: Mapping[int, HeadRow], slots: int, hidden_size: int) -> Head:
+def build_head(
+    rows: Mapping[int, HeadRow],
+    slots: int,
+    hidden_size: int,
+    background: Background | None = None,
+) -> Head:
     """The head with `rows` in their slots and the others unused.
 
     Raises ValueError if a row does not have `hidden_size` weights or there is no such slot.
@@ -128,5 +162,7 @@ def build_head(rows: Mapping[int, HeadRow], slots: int, hidden_size: int) -> Hea
             )
         weights[:, slot] = row.weights
         bias[:, slot] = row.bias
-    data = save({"rows": weights, "bias": bias})
+    background = background or Background.none(hidden_size)
+    kinds = {"background": background.weights, "background_bias": background.bias}
+    data = save({"rows": weights, "bias": bias, **kinds})
     return Head(data, hashlib.sha256(data).hexdigest()[:16])

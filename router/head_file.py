@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from router.head import QUESTIONS, START, UNUSED, HeadRow, build_head
+from router.head import QUESTIONS, START, UNUSED, Background, HeadRow, build_head
 from router.joint import JointFit
 from router.vocabulary import DEFAULT_SLOTS
 
@@ -40,7 +40,7 @@ class HeadFacts:
 
 
 def write_head(path: Path, fit: JointFit, facts: HeadFacts) -> None:
-    """Write `rows` `[3, slots, features]` and `bias` `[3, slots]`, with the facts as metadata.
+    """Write the tensors of a `router.head.Head`, with the facts as metadata.
 
     Only `start` is answered: the data shows where answers begin, not what is inside them.
     """
@@ -51,7 +51,7 @@ def write_head(path: Path, fit: JointFit, facts: HeadFacts) -> None:
         bias = np.full(len(QUESTIONS), UNUSED, np.float32)
         weights[START], bias[START] = fit.weights[slot], fit.bias[slot]
         rows[slot] = HeadRow(weights, bias, np.full(len(QUESTIONS), fit.margin, np.float32))
-    head = build_head(rows, max(DEFAULT_SLOTS, count), size)
+    head = build_head(rows, max(DEFAULT_SLOTS, count), size, fit.background)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(head.tensors(), path, metadata={KEY: json.dumps(asdict(facts))})
 
@@ -62,9 +62,10 @@ def read_head(path: Path) -> tuple[JointFit, HeadFacts]:
         with safe_open(path, framework="numpy") as file:
             facts = HeadFacts(**json.loads((file.metadata() or {})[KEY]))
             rows, bias = file.get_tensor("rows"), file.get_tensor("bias")
+            kinds = Background(file.get_tensor("background"), file.get_tensor("background_bias"))
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise HeadFileError(
             f"{path} is not a head written by `trivium router fit` ({type(error).__name__})"
         ) from None
     count = len(facts.experts)
-    return JointFit(rows[START, :count], bias[START, :count], facts.margin), facts
+    return JointFit(rows[START, :count], bias[START, :count], facts.margin, kinds), facts

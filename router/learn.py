@@ -101,17 +101,21 @@ async def learn_together(
 def _training(
     prompts: Sequence[_Prompts], states: Sequence[_States], general: General, near: Floats
 ) -> Training:
-    """What stands for "no expert" is `near`: near misses, shipped ones and the user's."""
+    """What stands for "no expert" is `near`: near misses, shipped ones and the user's. They are all
+    of one kind, so that the rows count without a background."""
     counts = [len(own.begins) for own in states]
     starts = np.cumsum([0, *counts])
     view_of = [np.array(own.view_of, np.int64) for own in prompts]
     return Training(
         features=np.concatenate([*(own.begins for own in states), near]),
         labels=np.repeat([*range(1, len(counts) + 1), 0], [*counts, len(near)]),
+        kinds=np.zeros(sum(counts) + len(near), np.int64),
         views=np.concatenate([own.views for own in states]),
         view_of=np.concatenate([of + start for of, start in zip(view_of, starts, strict=False)]),
         shifts=np.stack([shifts_from(own.topics, general.subjects) for own in states]),
         general=general.start,
+        general_kind=0,
+        moves=general.moves,
     )
 
 
@@ -225,6 +229,7 @@ def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: G
         rows=rows,
         general=Evidence(general.start, general.ends),
         near=general.near,
+        moves=general.moves,
     )
 
 

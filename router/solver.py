@@ -3,8 +3,10 @@
 Features have directions that vary for reasons of form, not of subject. Each is standardised, the
 covariance within groups is shrunk strongly toward the identity (SHRINKAGE; as in shrinkage LDA,
 Ledoit & Wolf 2004, but a fixed amount, chosen by cross-validation), and the regression is solved
-in the space where that covariance is the identity. Classes weigh the same, however many states
-they have. There are more features than examples: the L2 penalty does the rest.
+in the space where that covariance is the identity. What stands before a query (a system prompt, an
+exchange about something else) moves its features too: those moves count as spread within groups.
+Classes weigh the same, however many states they have. There are more features than examples: the
+L2 penalty does the rest.
 """
 
 from __future__ import annotations
@@ -40,14 +42,18 @@ class Space:
     size: float
 
     @classmethod
-    def fit(cls, features: Floats, groups: Labels) -> Space:
-        """From features `[n, d]` and the group `[n]` of each, numbered from 0."""
+    def fit(cls, features: Floats, groups: Labels, moves: Floats | None = None) -> Space:
+        """From features `[n, d]` and the group `[n]` of each, numbered from 0. `moves` `[m, d]`:
+        how features of some queries change with what stands before them."""
         mean, scale = features.mean(axis=0), features.std(axis=0)
         scale = np.where(scale > 0, scale, 1).astype(np.float32)
         standard = (features - mean) / scale
         inside = standard - _means(standard, groups)[groups]
         spare = max(1, len(features) - int(groups.max()) - 1)
         covariance = (1 - SHRINKAGE) * (inside.T @ inside) / spare
+        if moves is not None and len(moves):
+            moved = moves / scale
+            covariance += (1 - SHRINKAGE) * (moved.T @ moved) / len(moved)
         count = len(mean)
         target = float((inside**2).sum()) / spare / count or 1.0
         covariance[np.diag_indices(count)] += SHRINKAGE * target
@@ -70,14 +76,28 @@ class Space:
         return rows, (bias - rows @ self.mean).astype(np.float32)
 
 
-def regress(features: Floats, labels: Labels, weight: Floats) -> tuple[Floats, Floats]:
-    """Multinomial logistic regression: log-odds of classes 1, 2, … against class 0.
+def between(features: Floats, labels: Labels, weight: Floats | None = None) -> Floats:
+    """An orthonormal basis `[classes - 1, d]` of the differences between classes' means."""
+    weight = np.ones(len(labels), np.float32) if weight is None else weight
+    sums = np.zeros((int(labels.max()) + 1, features.shape[1]))
+    np.add.at(sums, labels, features * weight[:, None])
+    means = sums / np.bincount(labels, weight)[:, None]
+    basis: Floats = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)[2]
+    return basis[: len(means) - 1].astype(np.float32)
 
-    `features` `[n, d]` of a Space; `labels` `[n]`, every class present; `weight` `[n]`, made so
-    that all classes weigh the same. Returns weights `[classes - 1, d]` and biases.
+
+def regress(
+    features: Floats, labels: Labels, weight: Floats, worth: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """Multinomial regression: log-odds of class 1, 2, … against class 0.
+
+    `features` `[n, d]` of a Space; `labels` `[n]`, every class present; `weight` `[n]`, within its
+    class; `worth` `[classes]`, how much a class weighs (None: all the same). Returns weights
+    `[classes - 1, d]` and biases.
     """
     totals = np.bincount(labels, weight)
-    share = weight / (len(totals) * totals)[labels]
+    worths = np.ones(len(totals)) if worth is None else worth
+    share = weight * (worths / (worths.sum() * totals))[labels]
     penalty = 1 / (STRENGTH * float(weight.sum()))
     right = np.arange(len(labels)), labels
 

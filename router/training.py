@@ -7,11 +7,13 @@ from typing import Protocol
 
 import numpy as np
 
-from router.background import general_queries
+from router.background import general_queries, in_context, subject_questions
 from router.dataset import DataError, Query
 from router.encode import Messages
 from router.head import Floats
 from router.joint import Training
+from router.solver import Labels
+from router.subjects import Subjects
 from router.topics import common_questions, topic_questions, topic_shifts
 from router.views import halves, views, with_query
 
@@ -57,24 +59,51 @@ def encode_training(queries: Sequence[Query], encoder: Encodes, progress: Progre
         if count < MIN_QUERIES:
             raise DataError(f"{name!r} has {count} queries; it needs at least {MIN_QUERIES}")
     seen_as = _views(queries, counts[labels] < FEW)
-    subjects = [topic_questions(name) for name in experts] + common_questions()
+    view_of = np.array([number for number, _ in seen_as], np.int64)
+    named = [topic_questions(name) for name in experts] + common_questions()
+    asked = subject_questions()
     parts = [
         [query.messages for query in queries],
         [with_query(queries[number].messages, text) for number, text in seen_as],
-        [_ask(question) for subject in subjects for question in subject],
+        [_ask(question) for subject in named for question in subject],
         [_ask(query) for query in general_queries()],
+        in_context(general_queries()),
+        [_ask(question.whole) for question in asked],
+        [_ask(question.bare) for question in asked],
     ]
     features = encoder.encode([prompt for part in parts for prompt in part], progress)
-    own, seen, topics, general = np.split(features, np.cumsum([len(part) for part in parts])[:-1])
-    topics = topics.reshape(len(subjects), -1, encoder.size)
+    own, seen, topics, general, moved, wholes, bares = np.split(
+        features, np.cumsum([len(part) for part in parts])[:-1]
+    )
+    topics = topics.reshape(len(named), -1, encoder.size)
+    subject_of = np.unique([question.subject for question in asked], return_inverse=True)[1]
+    subjects = Subjects.fit(wholes, bares, subject_of, general)
+    kinds = _kinds(own, labels, seen, view_of, subjects)
     return Training(
         features=own,
         labels=labels,
+        kinds=kinds,
         views=seen,
-        view_of=np.array([number for number, _ in seen_as], np.int64),
+        view_of=view_of,
         shifts=topic_shifts(topics[: len(experts)], topics[len(experts) :]),
         general=general,
+        general_kind=int(kinds.max()) + 1,
+        moves=moved - general,
     )
+
+
+def _kinds(
+    features: Floats, labels: Labels, views: Floats, view_of: Labels, subjects: Subjects
+) -> Labels:
+    """`[n]`: the kind of each query of no expert; 0 for the others. Halves of a query, which come
+    behind its other view, count as views too."""
+    none = np.flatnonzero(labels == 0)
+    place = np.full(len(labels), -1)
+    place[none] = np.arange(len(none))
+    mine = labels[view_of] == 0
+    kinds = np.zeros(len(labels), np.int64)
+    kinds[none] = subjects.kinds(features[none], views[mine], place[view_of[mine]])
+    return kinds
 
 
 def _views(queries: Sequence[Query], few: Sequence[bool]) -> list[tuple[int, str]]:

@@ -30,7 +30,7 @@ class HeadState(BaseModel):
 class NewHead(BaseModel):
     version: str
     safetensors: str
-    """Base64 of a safetensors file with `rows` `[3, slots, features]` and `bias` `[3, slots]`."""
+    """Base64 of the safetensors file of a `router.head.Head`."""
 
 
 class TakeCaptures(BaseModel):

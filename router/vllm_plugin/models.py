@@ -6,6 +6,7 @@ parallelism shards it. The rows live beside the model and are replaced between t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 
 from router.features import Features
+from router.head import START
 from router.vllm_plugin.channel import CHANNEL
 
 
@@ -22,15 +24,19 @@ class ExpertTokenMixin:
     """Adds the expert-token head to a `…ForCausalLM` of vLLM.
 
     For features f and slot k there are three scores f·row + bias, the log-odds of the questions
-    in `router.head.QUESTIONS`; the features are those of `router/features.py`. In the logits the
-    expert tokens' columns are -inf, so that log-probabilities and plain clients never see them;
-    the gate (`gate.py`) raises the winner.
+    in `router.head.QUESTIONS`, the first one less those of the background; the features are those
+    of `router/features.py`. In the logits the expert tokens' columns are -inf, so that
+    log-probabilities and plain clients never see them; the gate (`gate.py`) raises the winner.
     """
 
     expert_rows: torch.Tensor
     """`[3, slots, features]` float32."""
     expert_bias: torch.Tensor
     """`[3, slots]` float32; -inf where the slot is unused."""
+    expert_background: torch.Tensor
+    """`[kinds, features]` float32, and `[kinds]` in `expert_background_bias`; see
+    `router.head.Background`."""
+    expert_background_bias: torch.Tensor
     expert_head_version: str
     """Version of the head in use; empty before the first push."""
     expert_first_id: int
@@ -45,12 +51,15 @@ class ExpertTokenMixin:
         self.expert_hidden_size = config.hidden_size
         self.expert_rows = torch.zeros(3, slots, features.size, dtype=torch.float32)
         self.expert_bias = torch.full((3, slots), float("-inf"), dtype=torch.float32)
+        self.expert_background = torch.zeros(0, features.size, dtype=torch.float32)
+        self.expert_background_bias = torch.zeros(0, dtype=torch.float32)
         self.expert_head_version = ""
         if features.layers:  # vLLM has them for EAGLE-3's draft models
             self.set_aux_hidden_state_layers(features.layers)  # type: ignore[attr-defined]
 
-    def set_expert_head(self, rows: torch.Tensor, bias: torch.Tensor, version: str) -> None:
-        """Replace the whole head. Shapes `[3, slots, features]` and `[3, slots]`."""
+    def set_expert_head(self, head: Mapping[str, torch.Tensor], version: str) -> None:
+        """Replace the whole head by the tensors of a `router.head.Head`."""
+        rows, bias = head["rows"], head["bias"]
         if rows.shape != self.expert_rows.shape or bias.shape != self.expert_bias.shape:
             raise ValueError(
                 f"the head is {tuple(rows.shape)}, this meta LLM's is"
@@ -59,6 +68,8 @@ class ExpertTokenMixin:
         device = self.expert_rows.device
         self.expert_rows = rows.to(device, torch.float32)
         self.expert_bias = bias.to(device, torch.float32)
+        self.expert_background = head["background"].to(device, torch.float32)
+        self.expert_background_bias = head["background_bias"].to(device, torch.float32)
         self.expert_head_version = version
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -77,10 +88,18 @@ class ExpertTokenMixin:
         if logits is None:  # another tensor-parallel rank samples
             return None
         CHANNEL.hidden = hidden_states
-        scores = torch.einsum("bh,qsh->qbs", hidden_states.float(), self.expert_rows)
-        CHANNEL.scores = scores + self.expert_bias.unsqueeze(1)
+        CHANNEL.scores = self._expert_scores(hidden_states.float())
         logits[:, self.expert_first_id :] = float("-inf")
         return logits
+
+    def _expert_scores(self, features: torch.Tensor) -> torch.Tensor:
+        """`[3, rows, slots]` for features `[rows, features]`."""
+        scores = torch.einsum("bh,qsh->qbs", features, self.expert_rows)
+        scores += self.expert_bias.unsqueeze(1)
+        if len(self.expert_background):
+            kinds = features @ self.expert_background.T + self.expert_background_bias
+            scores[START] -= torch.logsumexp(kinds, dim=-1, keepdim=True)
+        return scores
 
 
 class ExpertTokenLlamaForCausalLM(ExpertTokenMixin, LlamaForCausalLM):  # type: ignore[misc]

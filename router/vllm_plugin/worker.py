@@ -18,9 +18,8 @@ class ExpertTokenWorker:
         return str(self._trivium_model().expert_head_version)
 
     def trivium_set_head(self, payload: bytes, version: str) -> str:
-        """Replace the head by `payload`: safetensors with `rows` and `bias`. Returns `version`."""
-        tensors = load(payload)
-        self._trivium_model().set_expert_head(tensors["rows"], tensors["bias"], version)
+        """Replace the head by `payload`: the bytes of a `router.head.Head`. Returns `version`."""
+        self._trivium_model().set_expert_head(load(payload), version)
         return version
 
     def trivium_take_captures(self, keys: list[str]) -> list[tuple[list[int], bytes]]:

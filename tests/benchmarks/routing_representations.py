@@ -29,7 +29,8 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "without names": ("names",),
     "without views": ("views",),
     "without shipped queries": ("general",),
-    "the last state alone": ("layers", "names", "views", "general"),
+    "without kinds": ("kinds",),
+    "the last state alone": ("layers", "names", "views", "general", "kinds"),
 }
 
 
@@ -40,14 +41,15 @@ def columns(parts: tuple[str, ...], features: Features) -> np.ndarray:
 
 def strip(data: Training, parts: tuple[str, ...], kept: np.ndarray) -> Training:
     """`data` without some of what helps."""
-    data = Training(
-        data.features[:, kept],
-        data.labels,
-        data.views[:, kept],
-        data.view_of,
-        data.shifts[:, :, kept],
-        data.general[:, kept],
+    data = replace(
+        data,
+        features=data.features[:, kept],
+        views=data.views[:, kept],
+        shifts=data.shifts[:, :, kept],
+        general=data.general[:, kept],
     )
+    if "kinds" in parts:
+        data = replace(data, kinds=np.zeros_like(data.kinds), general_kind=0)
     if "names" in parts:
         data = replace(data, shifts=data.shifts[:, :0])
     if "views" in parts:

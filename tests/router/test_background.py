@@ -1,6 +1,15 @@
 """General queries and two-part questions."""
 
-from router.background import general_queries, near_misses, two_part_questions
+from collections import Counter
+
+from router.background import (
+    contexts,
+    general_queries,
+    in_context,
+    near_misses,
+    subject_questions,
+    two_part_questions,
+)
 
 
 def test_general_queries_are_many_and_distinct() -> None:
@@ -23,3 +32,24 @@ def test_near_misses_are_many_and_some_have_choices() -> None:
     assert 30 <= len(with_choices) <= 70
     assert not any("|" in query for query in asked)
     assert not set(asked) & set(general_queries())
+
+
+def test_every_subject_has_as_many_questions() -> None:
+    asked = subject_questions()
+    assert len({question.whole for question in asked}) == len(asked) == 640
+    assert set(Counter(question.subject for question in asked).values()) == {8}
+    with_choices = [question for question in asked if question.whole != question.bare]
+    assert len(with_choices) == 240
+    assert all(question.bare in question.whole for question in asked)
+    assert not any("|" in question.whole or "\t" in question.whole for question in asked)
+
+
+def test_contexts_end_where_a_query_may_follow() -> None:
+    assert len(contexts()) >= 30
+    for before in contexts():
+        roles = [turn["role"] for turn in before]
+        assert roles == ["system"] or roles == ["user", "assistant"] * (len(roles) // 2)
+        assert all(turn["content"].strip() for turn in before)
+    asked = in_context(["a", "b"])
+    assert [prompt[-1] for prompt in asked] == [{"role": "user", "content": q} for q in "ab"]
+    assert asked[0][:-1] == contexts()[0]

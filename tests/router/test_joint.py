@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from router.head import Floats
+from router.head import Background, Floats
 from router.joint import JointFit, Training, decisions, fit_joint, probabilities
 from router.solver import Labels
 
@@ -18,17 +20,20 @@ def draw(count: int, labels: Labels, seed: int) -> Floats:
     return (CENTRES[labels] + noise).astype(np.float32)
 
 
-def training(each: int, none: int, seed: int = 0, names: bool = False) -> Training:
+def training(each: int, none: int, seed: int = 0, names: bool = False, kinds: int = 1) -> Training:
     labels = np.repeat(np.arange(EXPERTS + 1), [none] + [each] * EXPERTS)
     features = draw(len(labels), labels, seed)
     shifts = np.repeat((CENTRES[1:] - CENTRES.mean(axis=0))[:, None], 6, axis=1)
     return Training(
         features=features,
         labels=labels,
+        kinds=np.arange(len(labels)) % kinds,
         views=features[:4] + 0.1,
         view_of=np.arange(4),
         shifts=shifts.astype(np.float32) if names else np.empty((EXPERTS, 0, SIZE), np.float32),
         general=draw(60, np.zeros(60, np.int64), seed + 1),
+        general_kind=kinds - 1,
+        moves=np.empty((0, SIZE), np.float32),
     )
 
 
@@ -84,5 +89,39 @@ def test_the_threshold_is_in_the_bias_and_not_in_the_probability() -> None:
     scores = np.array([[-0.5, -3.0]], np.float32)
     assert decisions(scores).tolist() == [0]
     assert probabilities(scores, 1.0)[0, 1] > probabilities(scores, 1.0)[0, 0]
-    fit = JointFit(np.eye(2, dtype=np.float32), np.array([1, 0], np.float32), 0.0)
+    rows = np.eye(2, dtype=np.float32), np.array([1, 0], np.float32)
+    fit = JointFit(*rows, 0.0, Background.none(2))
     assert decisions(fit.scores(np.array([[0.5, 1.0]], np.float32))).tolist() == [1]
+
+
+def test_one_kind_of_no_expert_needs_no_background() -> None:
+    features, _ = unseen()
+    fit = fit_joint(training(20, 60))
+    assert fit.background.log_odds(features) == pytest.approx(0)
+
+
+def test_no_expert_of_many_kinds_is_told_apart_better() -> None:
+    """Queries of no expert lie all around those of the experts."""
+    rng = np.random.default_rng(5)
+    around = rng.normal(size=(12, SIZE)) * 1.2
+    kinds = np.arange(240) % len(around)
+    none = (around[kinds] + rng.normal(size=(240, SIZE))).astype(np.float32)
+    asked = (around[np.arange(1200) % 12] + rng.normal(size=(1200, SIZE))).astype(np.float32)
+    mine = draw(900, 1 + np.arange(900) % EXPERTS, 11)
+    recall = {}
+    for count in (1, 12):
+        data = training(8, 240)
+        features = np.concatenate([none, data.features[240:]])
+        data = replace(
+            data,
+            features=features,
+            views=features[:4],
+            kinds=np.concatenate([kinds % count, np.zeros(8 * EXPERTS, np.int64)]),
+            general=none[:60],
+            general_kind=count,
+        )
+        fit = fit_joint(data)
+        assert (decisions(fit.scores(asked)) > 0).mean() < 0.1
+        right = decisions(fit.scores(mine)) == 1 + np.arange(900) % EXPERTS
+        recall[count] = right.mean()
+    assert recall[12] > recall[1] + 0.01
