@@ -16,12 +16,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from server.bodies import BodyLimit
 from server.keys import Key, Limits
-from server.limits import CHAT_PATH, Allowance, Bucket, Throttle
+from server.limits import Allowance, Bucket, Throttle
 from tests.fakes import Reply, Token, refuses, says
 from tests.server.conftest import World, request, until
 from tests.server.guarded import Guarded, bearer, guarded, limited, make_key
 
-CHAT = CHAT_PATH
+CHAT = "/v1/chat/completions"
 FREE_WITHIN = 1.0
 """Seconds in which a client that left has to have given up its place."""
 
