@@ -118,7 +118,7 @@ class Upstream:
 
     async def _read(self, content: aiohttp.StreamReader, patience: float | None) -> bytes:
         """Bytes as they come; b"" at the end, or when `patience` (s) is given and runs out."""
-        if patience is None:
+        if patience is None or content.at_eof():
             return await content.readany()
         try:
             async with asyncio.timeout(patience):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import statistics
 import sys
 import tempfile
@@ -240,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
     options = parser.parse_args(arguments)
     settings = Settings(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Settings)})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped
     run(settings, [options.only] if options.only else list(PARTS), options.against, options.json)
 
 
