@@ -18,7 +18,7 @@ from server.events import Event
 from server.legs import AUTO, META
 from server.limits import metered
 from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
-from server.snapshot import Endpoint, SnapshotHolder
+from server.snapshot import SnapshotHolder
 from server.wire import EventStream, json_response, until_disconnect
 
 
@@ -147,15 +147,15 @@ async def get_model(model: str, request: Request) -> Model:
 
 def _models(services: Services) -> dict[str, Model]:
     snapshot = services.snapshots.current
-    served: dict[str, Endpoint | None] = {AUTO: snapshot.meta, f"{AUTO}/{META}": snapshot.meta}
-    served |= {f"{AUTO}/{expert.name}": expert.endpoint for expert in snapshot.experts}
+    served = {AUTO: snapshot.meta, f"{AUTO}/{META}": snapshot.meta}
+    served |= {f"{AUTO}/{expert.name}": expert.endpoints for expert in snapshot.experts}
     return {
         name: Model(
             id=name,
             created=services.started,
-            max_model_len=endpoint.max_model_len if endpoint else None,
+            max_model_len=endpoints[0].max_model_len if endpoints else None,
         )
-        for name, endpoint in served.items()
+        for name, endpoints in served.items()
     }
 
 
@@ -163,7 +163,7 @@ async def health(request: Request) -> Response:
     """200 as soon as the meta LLM can answer, 503 before; and the state of every model, which
     tells of paths and faults and so is not for strangers."""
     services = _services(request)
-    up, states = services.snapshots.current.meta is not None, services.status.health()
+    up, states = bool(services.snapshots.current.meta), services.status.health()
     body: dict[str, Any] = {"status": "ok" if up else "starting"}
     if not is_stranger(request.scope):
         body |= {"meta": states.meta, "experts": dict(states.experts)}

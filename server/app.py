@@ -18,16 +18,19 @@ from server.admin import Admin, admin_router
 from server.admission import Admission
 from server.api import Health, Services, api_router
 from server.audit import AuditLog
+from server.circuits import Circuits
 from server.dispatch import Dispatcher
 from server.fleet import Fleet
 from server.guard import install_guard
 from server.keyring import Keyring
 from server.keys import KeyStore
+from server.legs import META
+from server.pool import Pool, PoolOptions
 from server.registration import Progress, Registrar
 from server.settings import Settings
 from server.snapshot import SnapshotHolder
 from server.starters import register_starters
-from server.upstream import Upstream, worker_session
+from server.upstream import Timeouts, Upstream, worker_session
 from server.web import web_router
 from server.wire import install_edge
 from server.workers import WorkerStatus
@@ -57,8 +60,8 @@ class _Status:
 def create_app(
     settings: Settings, meta_checkpoint: Path | None, watcher: Watcher | None = None
 ) -> FastAPI:
-    """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if
-    `settings.meta_url` names a meta worker that runs elsewhere."""
+    """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if the settings name
+    meta workers that run elsewhere."""
     watcher, keyring = watcher or Watcher(), Keyring()
     audit = AuditLog(settings.audit_log)
 
@@ -104,10 +107,12 @@ async def _running(
 ) -> AsyncIterator[None]:
     registry = Registry(settings.database)
     snapshots = SnapshotHolder()
-    addresses = Addresses(settings.worker_networks, own_url=settings.meta_url)
+    addresses = Addresses(settings.worker_networks, settings.meta_bases)
     async with worker_session(addresses) as session:
         upstream = Upstream(session)
-        fleet = Fleet(settings, session, snapshots, watcher.worker)
+        circuits = Circuits(upstream)
+        pool = Pool(upstream, circuits, pool_options(settings))
+        fleet = Fleet(settings, session, snapshots, circuits, watcher.worker)
         registrar = Registrar(registry, fleet, upstream)
         registrar.subscribe(watcher.registration)
         registrar.subscribe(audit.registration)
@@ -115,7 +120,9 @@ async def _running(
         app.state.admin = Admin(registry, registrar, fleet, admission)
         app.state.services = Services(
             snapshots=snapshots,
-            dispatcher=Dispatcher(snapshots, upstream, explain=fleet.explain),
+            dispatcher=Dispatcher(
+                snapshots, pool, explain=fleet.explain, longest=settings.request_seconds
+            ),
             status=_Status(fleet, registrar),
             version=version("trivium"),
             started=int(time.time()),
@@ -131,8 +138,20 @@ async def _running(
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await registrar.close()
+            await circuits.close()
             await fleet.close()
             registry.close()
+
+
+def pool_options(settings: Settings) -> PoolOptions:
+    """How patient the pool is with each class of workers."""
+    meta = Timeouts(
+        first_token=settings.meta_first_token_seconds, stall=settings.meta_stall_seconds
+    )
+    expert = Timeouts(
+        first_token=settings.expert_first_token_seconds, stall=settings.expert_stall_seconds
+    )
+    return PoolOptions(lambda model: meta if model == META else expert, settings.hedge_seconds)
 
 
 async def _start_experts(

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 
-from server.errors import UpstreamError
+from server.errors import TriviumError
 from server.events import Considered, Event, Traced, WorkerEvent
 from server.handoff import (
     Action,
@@ -20,17 +20,20 @@ from server.handoff import (
     StartLeg,
     total_usage,
 )
-from server.legs import Leg, make_plan, worker_body
+from server.happenings import Observer, Recovered, unobserved
+from server.legs import META, Leg, Target, make_plan, worker_body
+from server.pool import Call, Pool
 from server.schemas import ChatCompletionRequest
-from server.snapshot import LiveExpert, SnapshotHolder
-from server.upstream import ChatUpstream
+from server.snapshot import Endpoint, LiveExpert, SnapshotHolder
 
 QUEUED_EVENTS = 64
 """Events that wait for the client when several choices are merged; then the workers wait."""
 
 
-Explain = Callable[[str, Sequence[LiveExpert]], Awaitable[Mapping[str, float]]]
-"""The probabilities of experts in the request that the meta worker explains under a key."""
+REQUEST_SECONDS = 1800.0
+
+Explain = Callable[[Endpoint, str, Sequence[LiveExpert]], Awaitable[Mapping[str, float]]]
+"""The probabilities of experts in the request that a meta worker explains under a key."""
 
 
 class Dispatcher:
@@ -39,14 +42,19 @@ class Dispatcher:
     def __init__(
         self,
         snapshots: SnapshotHolder,
-        upstream: ChatUpstream,
+        pool: Pool,
         clock: Callable[[], float] = time.monotonic,
         explain: Explain | None = None,
+        longest: float = REQUEST_SECONDS,
+        observe: Observer = unobserved,
     ) -> None:
+        """`longest`: what one request may take (s). The clock is the pool's, too."""
         self._snapshots = snapshots
-        self._upstream = upstream
+        self._pool = pool
         self._clock = clock
         self._explain = explain
+        self._longest = longest
+        self._observe = observe
 
     async def run(self, request: ChatCompletionRequest) -> AsyncGenerator[Event, None]:
         """The events of the whole answer; closing the generator aborts every worker's request.
@@ -54,10 +62,13 @@ class Dispatcher:
         Raises UnknownModel or NotReady before the first event; later faults come as `Failed`.
         """
         began = self._clock()
+        deadline = began + min(request.options.timeout or self._longest, self._longest)
         with self._snapshots.lease() as snapshot:
             plan = make_plan(request, snapshot)
             choices = [Handoff(plan, index, began) for index in range(request.choices)]
-            async with aclosing(merge([self._drive(request, c) for c in choices])) as events:
+            async with aclosing(
+                merge([self._drive(request, c, deadline) for c in choices])
+            ) as events:
                 async for event in events:
                     yield event
                     if event.kind == "failed":
@@ -67,12 +78,12 @@ class Dispatcher:
             yield Traced(tuple(segment for choice in choices for segment in choice.segments))
 
     async def _drive(
-        self, request: ChatCompletionRequest, choice: Handoff
+        self, request: ChatCompletionRequest, choice: Handoff, deadline: float
     ) -> AsyncGenerator[Event, None]:
         """One choice, leg after leg, until the state machine is done."""
-        actions = choice.start(self._clock())
+        actions, failed = choice.start(self._clock()), set[Endpoint]()
         while leg := _next_leg(actions):
-            async with aclosing(self._leg(request, leg)) as worker:
+            async with aclosing(self._leg(request, leg, deadline, failed)) as worker:
                 async for happening in worker:
                     actions = choice.on(happening, self._clock())
                     for action in actions:
@@ -80,24 +91,43 @@ class Dispatcher:
                             yield action.event
                     if any(isinstance(action, StartLeg | Done) for action in actions):
                         break
+            if isinstance(happening, LegFailed) and (successor := _next_leg(actions)):
+                self._observe(Recovered(leg.target.name, successor.target.name))
 
     async def _leg(
-        self, request: ChatCompletionRequest, leg: Leg
+        self, request: ChatCompletionRequest, leg: Leg, deadline: float, failed: set[Endpoint]
     ) -> AsyncGenerator[WorkerEvent | LegEnded | LegFailed, None]:
         """One worker's stream, its end or failure as a last event."""
         explain = self._explain if request.options.trace and leg.experts else None
         key = None if explain is None else uuid.uuid4().hex
-        body = worker_body(request, leg, key)
+        call = Call(
+            leg.target.name,
+            lambda: self._replicas(leg.target),
+            worker_body(request, leg, key),
+            deadline,
+            failed,
+            waits=leg.at_home and bool(leg.prefix),
+        )
         try:
-            async with aclosing(self._upstream.stream_chat(leg.target.endpoint, body)) as events:
-                async for event in events:
+            async with self._pool.stream(call) as stream:
+                for event in stream.head:
                     yield event
-        except UpstreamError as error:
-            yield LegFailed(error)
+                async for event in stream.rest:
+                    yield event
+        except TriviumError as error:
+            yield LegFailed(error, self._pool.another(call))
         else:
             if explain is not None and key is not None:
-                yield Considered(await explain(key, leg.experts))
+                yield Considered(await explain(stream.endpoint, key, leg.experts))
             yield LegEnded()
+
+    def _replicas(self, target: Target) -> tuple[Endpoint, ...]:
+        """Where a model answers now. An expert that was taken out writes on where it was."""
+        current = self._snapshots.current
+        if target.name == META:
+            return current.meta
+        expert = current.by_name(target.name)
+        return expert.endpoints if expert else target.endpoints
 
 
 def _next_leg(actions: Sequence[Action]) -> Leg | None:

@@ -16,6 +16,8 @@ import aiohttp
 from server.addresses import Addresses
 from server.errors import (
     ContextTooLong,
+    TriviumError,
+    UpstreamBusy,
     UpstreamError,
     UpstreamFailed,
     UpstreamRejected,
@@ -40,9 +42,15 @@ class ChatUpstream(Protocol):
     """What dispatch needs of the workers."""
 
     def stream_chat(
-        self, endpoint: Endpoint, body: Mapping[str, Any]
+        self,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        timeouts: Timeouts | None = None,
+        total: float | None = None,
     ) -> AsyncGenerator[WorkerEvent, None]:
         """Events of one answer with one choice. Ends normally only after a `Finished`.
+
+        `total` is how long it may take in all (s).
 
         `Finished` comes just before the delta of its own chunk; `Usage` is cumulative. Closing
         the generator closes the connection, so that the worker aborts the request.
@@ -54,10 +62,14 @@ class ChatUpstream(Protocol):
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: to connect, between two reads, and for what follows the finish reason."""
+    """Seconds: to connect, to the first bytes of the answer, between two reads then, and for what
+    follows the finish reason."""
 
     connect: float = 5.0
-    read: float = 300.0
+    first_token: float = 300.0
+    """A prompt's prefill, which takes minutes where a CPU is slow or many wait."""
+    stall: float = 120.0
+    """A step of a busy engine, with other requests' prefill in it."""
     tail: float = 2.0
     close: float = 0.05
     """For the end of the body after `[DONE]`, so that the connection can be used again."""
@@ -78,34 +90,55 @@ class Upstream:
     def __init__(self, session: aiohttp.ClientSession, timeouts: Timeouts | None = None) -> None:
         self._session = session
         self._timeouts = timeouts or Timeouts()
-        self._client_timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._timeouts.connect, sock_read=self._timeouts.read
-        )
+        self._running: set[aiohttp.StreamReader] = set()
+
+    def cut(self, error: TriviumError) -> None:
+        """End every running stream: where it is read, `error` is raised."""
+        for content in self._running:
+            content.set_exception(error)
 
     async def stream_chat(
-        self, endpoint: Endpoint, body: Mapping[str, Any]
+        self,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        timeouts: Timeouts | None = None,
+        total: float | None = None,
     ) -> AsyncGenerator[WorkerEvent, None]:
         """See ChatUpstream. `body` is sent as it is, so it must ask for a stream."""
+        timeouts = timeouts or self._timeouts
+        client_timeout = aiohttp.ClientTimeout(
+            total=total, sock_connect=timeouts.connect, sock_read=timeouts.first_token
+        )
         with _upstream_errors(endpoint):
             async with self._session.post(
                 f"{endpoint.base_url}/chat/completions",
                 data=json.dumps(body).encode(),
                 headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
-                timeout=self._client_timeout,
+                timeout=client_timeout,
                 allow_redirects=False,
             ) as response:
                 if response.status != 200:
                     raise await _refusal(response)
-                async for event in self._events(response.content):
-                    yield event
+                self._running.add(response.content)
+                try:
+                    async for event in self._events(response, timeouts):
+                        yield event
+                finally:
+                    self._running.discard(response.content)
 
-    async def _events(self, content: aiohttp.StreamReader) -> AsyncGenerator[WorkerEvent, None]:
+    async def _events(
+        self, response: aiohttp.ClientResponse, timeouts: Timeouts
+    ) -> AsyncGenerator[WorkerEvent, None]:
         """Parse up to `[DONE]`. Once the finish reason is known, a broken tail does no harm."""
-        parser, finished = SSEParser(), False
-        while chunk := await self._read(content, self._timeouts.tail if finished else None):
+        content, parser = response.content, SSEParser()
+        begun = finished = False
+        while chunk := await self._read(content, timeouts.tail if finished else None):
+            if not begun:
+                begun = True
+                _limit_silence(response, timeouts.stall)
             for data in parser.feed(chunk):
                 if data == b"[DONE]" and finished:
-                    await self._read(content, self._timeouts.close)
+                    await self._read(content, timeouts.close)
                     return
                 try:
                     for event in parse_event(data):
@@ -125,6 +158,14 @@ class Upstream:
             return await asyncio.wait_for(content.readany(), patience)
         except (TimeoutError, aiohttp.ClientError):
             return b""
+
+
+def _limit_silence(response: aiohttp.ClientResponse, seconds: float) -> None:
+    """From now on a read takes at most `seconds`; aiohttp knows one limit for a whole response."""
+    connection = response.connection
+    if connection is not None and connection.protocol is not None:
+        connection.protocol.read_timeout = seconds
+        connection.protocol.start_timeout()
 
 
 def parse_event(data: bytes) -> Iterator[WorkerEvent]:
@@ -202,6 +243,8 @@ def worker_error(error: Any, status: int | None) -> UpstreamError:
     param = param if isinstance(param, str) else None
     if code == "context_length_exceeded" or (status == 400 and _CONTEXT.search(message)):
         return ContextTooLong(message, param=param)
+    if status == 429:
+        return UpstreamBusy(message, status=status, param=param)
     return UpstreamRejected(message, status=status, param=param)
 
 

@@ -118,6 +118,10 @@ class FakeWorker:
         return Endpoint(f"http://127.0.0.1:{self._port}/v1", self.model)
 
     @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return (self.endpoint,)
+
+    @property
     def bodies(self) -> list[dict[str, Any]]:
         return [received.body for received in self.received]
 

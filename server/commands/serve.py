@@ -41,7 +41,7 @@ def serve(options: dict[str, Any]) -> None:
     check_keys(settings)
     check_port(settings.host, settings.port)
     checkpoint = None
-    if settings.meta_url is None:
+    if not settings.meta_bases:
         check_engine()
         check_memory()
         checkpoint = prepare_meta(settings, console)
@@ -160,7 +160,7 @@ class _Printer(Watcher):
     def worker(self, name: str, status: WorkerStatus) -> None:
         if status.state == "live":
             self._print(f"worker {name} is live ({self._took(name)})")
-            if name == "meta" and not self._announced:
+            if name.partition(".")[0] == "meta" and not self._announced:
                 self._announced = True
                 self._meta_live = time.monotonic()
                 self._print(f"serving on {self._url} (a browser finds the chat page there);")

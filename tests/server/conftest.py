@@ -16,8 +16,11 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 
 from server.api import Health, Services, api_router
+from server.circuits import Circuits
 from server.dispatch import Dispatcher
-from server.snapshot import LiveExpert, SnapshotHolder
+from server.happenings import Happening
+from server.pool import Pool, PoolOptions
+from server.snapshot import Endpoint, LiveExpert, SnapshotHolder
 from server.upstream import Timeouts, Upstream, worker_session
 from server.wire import install_edge
 from tests.fakes import FakeWorker, says
@@ -37,7 +40,7 @@ class FakeStatus:
         return Health(self.meta, self.experts)
 
 
-async def explain(key: str, experts: Sequence[LiveExpert]) -> dict[str, float]:
+async def explain(endpoint: Endpoint, key: str, experts: Sequence[LiveExpert]) -> dict[str, float]:
     """As the fleet, for a meta worker whose decisions are always the same."""
     return {"arithmetic": 0.75, "astronomy": 0.125}
 
@@ -46,17 +49,21 @@ Guard = Callable[[FastAPI], None]
 """Adds middleware to an application."""
 
 
-def make_app(
-    snapshots: SnapshotHolder, status: FakeStatus, timeouts: Timeouts, guard: Guard | None = None
-) -> FastAPI:
+def make_app(world: World, guard: Guard | None = None) -> FastAPI:
     """The smallest application around the API."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with worker_session() as session:
-            dispatcher = Dispatcher(snapshots, Upstream(session, timeouts), explain=explain)
-            app.state.services = Services(snapshots, dispatcher, status, "1.2.3", STARTED)
+            upstream, seen = Upstream(session), world.happenings.append
+            circuits = Circuits(upstream, seen)
+            world.pool = Pool(upstream, circuits, world.options, seen)
+            dispatcher = Dispatcher(world.snapshots, world.pool, explain=explain, observe=seen)
+            app.state.services = Services(
+                world.snapshots, dispatcher, world.status, "1.2.3", STARTED
+            )
             yield
+            await circuits.close()
 
     app = FastAPI(lifespan=lifespan)
     if guard is not None:
@@ -109,7 +116,10 @@ class World:
         self.astronomy = FakeWorker(says("Moon"), "astronomy-model")
         self.snapshots = SnapshotHolder()
         self.status = FakeStatus(experts={"arithmetic": "live", "astronomy": "live"})
-        self.timeouts = Timeouts(connect=1.0, read=1.0, tail=0.2)
+        self.timeouts = Timeouts(connect=1.0, first_token=1.0, stall=1.0, tail=0.2)
+        self.options = PoolOptions(lambda model: self.timeouts, resume=3.0)
+        self.pool: Pool
+        self.happenings: list[Happening] = []
         self.url = ""
         self.http: httpx.AsyncClient
 
@@ -122,10 +132,10 @@ class World:
 
     def publish(self) -> None:
         self.snapshots.publish(
-            self.meta.endpoint,
+            self.meta.endpoints,
             (
-                LiveExpert("arithmetic", ARITHMETIC, self.arithmetic.endpoint),
-                LiveExpert("astronomy", ASTRONOMY, self.astronomy.endpoint),
+                LiveExpert("arithmetic", ARITHMETIC, self.arithmetic.endpoints),
+                LiveExpert("astronomy", ASTRONOMY, self.astronomy.endpoints),
             ),
         )
 
@@ -170,7 +180,7 @@ async def serving_world(guard: Guard | None = None) -> AsyncIterator[World]:
         for worker in (world.meta, world.arithmetic, world.astronomy):
             await stack.enter_async_context(worker)
         world.publish()
-        app = make_app(world.snapshots, world.status, world.timeouts, guard)
+        app = make_app(world, guard)
         world.url = await stack.enter_async_context(serving(app))
         world.http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=world.url, timeout=10, verify=False)

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from server.handoff import MAX_FAILURES
 from tests.fakes import ExpertToken, FakeWorker, continues, in_turn, refuses, says
 from tests.server.conftest import ARITHMETIC, ASTRONOMY, World, request
 from tests.server.test_dispatch import CALL, CALL_ASTRONOMY, TOOLS, content
@@ -74,8 +75,10 @@ async def test_what_cannot_be_saved_ends_with_one_error_event(world: World) -> N
     errors = [chunk["error"] for chunk in streamed.chunks if "error" in chunk]
     assert [e["code"] for e in errors] == ["upstream_failed"]
     assert "0xdead" not in str(errors)
-    assert len(world.meta.received) == 3
-    assert (await world.ask()).status_code == 502
+    legs = [body for body in world.meta.bodies if "max_tokens" not in body]  # no probes
+    assert len(legs) == MAX_FAILURES
+    refused = await world.ask()
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
 
 
 async def test_prompt_too_long_for_the_expert(world: World) -> None:
@@ -123,7 +126,7 @@ async def test_meta_down(world: World) -> None:
 
 
 async def test_meta_not_up_yet(world: World) -> None:
-    world.snapshots.publish(None, ())
+    world.snapshots.publish((), ())
     response = await world.ask(stream=True)
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0

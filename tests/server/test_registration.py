@@ -80,7 +80,7 @@ async def running(
     )
     app = create_app(settings, None)
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
-        await until(lambda: app.state.services.snapshots.current.meta is not None)
+        await until(lambda: app.state.services.snapshots.current.meta)
         yield Site(app, http, meta, expert)
 
 
@@ -108,7 +108,7 @@ async def test_a_registered_expert_is_live_and_told_apart(site: Site) -> None:
     assert site.slots_that_can_win() == [0]
     expert = site.app.state.services.snapshots.current.by_name("sums")
     assert expert.token_id == FIRST_ID
-    assert expert.endpoint.model == "calc"
+    assert expert.endpoints[0].model == "calc"
 
 
 async def test_two_experts_get_slots_of_their_own(site: Site) -> None:
@@ -191,11 +191,11 @@ async def test_a_meta_worker_that_comes_back_gets_the_head_before_it_is_used(sit
     await site.add()
     version = site.meta.version
     site.meta.alive = False
-    await until(lambda: site.app.state.services.snapshots.current.meta is None)
+    await until(lambda: site.app.state.services.snapshots.current.meta == ())
     assert (await site.http.get("/health")).status_code == 503
     site.meta.restart()
     site.meta.alive = True
-    await until(lambda: site.app.state.services.snapshots.current.meta is not None)
+    await until(lambda: site.app.state.services.snapshots.current.meta)
     assert site.meta.version == version
 
 

@@ -1,0 +1,51 @@
+"""What happens to workers and requests besides plain success, told to whoever counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from server.breaker import State
+from server.snapshot import Endpoint
+
+
+@dataclass(frozen=True)
+class Retried:
+    """A replica failed before its first token, and another one is asked. `model` is the target's
+    name ("meta" or the expert's), `reason` the class of the error."""
+
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A leg failed, and `by` goes on: another replica of `lost`, or another model."""
+
+    lost: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Hedged:
+    """A replica was slow to begin, so that a second one was asked. `won`: the second was first."""
+
+    model: str
+    won: bool
+
+
+@dataclass(frozen=True)
+class BreakerChanged:
+    """A worker's breaker changed its state."""
+
+    endpoint: Endpoint
+    state: State
+
+
+Happening = Retried | Recovered | Hedged | BreakerChanged
+
+Observer = Callable[[Happening], None]
+
+
+def unobserved(happening: Happening) -> None:
+    """An observer that does nothing."""
