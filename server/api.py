@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from server.auth import is_stranger
 from server.dispatch import Dispatcher
+from server.draining import Drain
 from server.encode import Answer, fold, sse
 from server.errors import BadRequest, NotReady, UnknownModel
 from server.events import Event
@@ -46,6 +47,7 @@ class Services:
     version: str
     started: int
     """Unix time (s); the models' `created`."""
+    drain: Drain = field(default_factory=Drain)
 
 
 def api_router() -> APIRouter:
@@ -160,11 +162,13 @@ def _models(services: Services) -> dict[str, Model]:
 
 
 async def health(request: Request) -> Response:
-    """200 as soon as the meta LLM can answer, 503 before; and the state of every model, which
-    tells of paths and faults and so is not for strangers."""
+    """200 as soon as the meta LLM can answer, 503 before and while the server is being stopped;
+    and the state of every model, which tells of paths and faults and so is not for strangers."""
     services = _services(request)
-    up, states = bool(services.snapshots.current.meta), services.status.health()
-    body: dict[str, Any] = {"status": "ok" if up else "starting"}
+    draining, states = services.drain.begun, services.status.health()
+    up = bool(services.snapshots.current.meta) and not draining
+    status = "draining" if draining else "ok" if up else "starting"
+    body: dict[str, Any] = {"status": status}
     if not is_stranger(request.scope):
         body |= {"meta": states.meta, "experts": dict(states.experts)}
     return json_response(body) if up else json_response(body, 503, {"Retry-After": "5"})

@@ -20,8 +20,10 @@ from server.api import Health, Services, api_router
 from server.audit import AuditLog
 from server.circuits import Circuits
 from server.dispatch import Dispatcher
+from server.draining import Drain, Draining
 from server.fleet import Fleet
 from server.guard import install_guard
+from server.happenings import Observer, unobserved
 from server.keyring import Keyring
 from server.keys import KeyStore
 from server.legs import META
@@ -58,24 +60,29 @@ class _Status:
 
 
 def create_app(
-    settings: Settings, meta_checkpoint: Path | None, watcher: Watcher | None = None
+    settings: Settings,
+    meta_checkpoint: Path | None,
+    watcher: Watcher | None = None,
+    observe: Observer = unobserved,
 ) -> FastAPI:
     """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if the settings name
     meta workers that run elsewhere."""
     watcher, keyring = watcher or Watcher(), Keyring()
-    audit = AuditLog(settings.audit_log)
+    audit, drain = AuditLog(settings.audit_log), Drain(settings.drain_seconds)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         async with (
             _following(settings, keyring),
-            _running(app, settings, meta_checkpoint, watcher, audit),
+            _running(app, settings, meta_checkpoint, watcher, audit, drain, observe),
         ):
             yield
 
     app = FastAPI(title="Trivium", version=version("trivium"), lifespan=lifespan)
+    app.state.drain = drain
     install_guard(app, settings, keyring, audit)
+    app.add_middleware(Draining, drain=drain)
     install_edge(app)
     app.include_router(api_router())
     app.include_router(admin_router())
@@ -104,14 +111,17 @@ async def _running(
     meta_checkpoint: Path | None,
     watcher: Watcher,
     audit: AuditLog,
+    drain: Drain,
+    observe: Observer,
 ) -> AsyncIterator[None]:
     registry = Registry(settings.database)
     snapshots = SnapshotHolder()
     addresses = Addresses(settings.worker_networks, settings.meta_bases)
     async with worker_session(addresses) as session:
         upstream = Upstream(session)
-        circuits = Circuits(upstream)
-        pool = Pool(upstream, circuits, pool_options(settings))
+        circuits = Circuits(upstream, observe)
+        pool = Pool(upstream, circuits, pool_options(settings), observe)
+        drain.subscribe(pool.end)
         fleet = Fleet(settings, session, snapshots, circuits, watcher.worker)
         registrar = Registrar(registry, fleet, upstream)
         registrar.subscribe(watcher.registration)
@@ -121,11 +131,16 @@ async def _running(
         app.state.services = Services(
             snapshots=snapshots,
             dispatcher=Dispatcher(
-                snapshots, pool, explain=fleet.explain, longest=settings.request_seconds
+                snapshots,
+                pool,
+                explain=fleet.explain,
+                longest=settings.request_seconds,
+                observe=observe,
             ),
             status=_Status(fleet, registrar),
             version=version("trivium"),
             started=int(time.time()),
+            drain=drain,
         )
         for expert in registry.experts():
             fleet.restore(expert)

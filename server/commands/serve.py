@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from server.app import Watcher, create_app
 from server.commands.client import CommandError
+from server.draining import DrainingServer
 from server.keys import KeysError, KeyStore
 from server.logs import log_to_stderr
 from server.registration import Progress
@@ -28,6 +30,7 @@ from server.workers import WorkerStatus
 NEEDED_MEMORY = 4_000_000_000
 """Bytes that the embedded default's two workers and the orchestrator need to start."""
 SHUTDOWN_SECONDS = 10
+"""For connections to close, once the running answers are over."""
 
 
 def serve(options: dict[str, Any]) -> None:
@@ -47,7 +50,7 @@ def serve(options: dict[str, Any]) -> None:
         checkpoint = prepare_meta(settings, console)
     log_to_stderr()
     app = create_app(settings, checkpoint, _Printer(console, settings))
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -55,6 +58,11 @@ def serve(options: dict[str, Any]) -> None:
         log_config=None,  # its lines go where ours do
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    server = DrainingServer(config, app.state.drain)
+    with contextlib.suppress(KeyboardInterrupt):  # raised again once all is stopped
+        server.run()
+    if not server.started:
+        raise CommandError("the server could not start; the lines above say why")
     console.print("stopped")
 
 
