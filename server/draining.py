@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from types import FrameType
 
@@ -11,6 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import ShuttingDown, TriviumError
 from server.wire import error_response
+
+log = logging.getLogger(__name__)
 
 END_SECONDS = 5.0
 """For answers that were ended to tell their clients so."""
@@ -45,6 +48,12 @@ class Drain:
     async def run(self) -> None:
         """Refuse new requests; return when none is running, or those that were have been ended."""
         self.begun = True
+        if self.running:
+            log.warning(
+                "stopping once %d running requests are over, or after %.0f s; Ctrl-C again: now",
+                self.running,
+                self._seconds,
+            )
         if not await self._wait(self._seconds):
             error = ShuttingDown(
                 "the server is being stopped before the answer was complete; ask again in a moment",

@@ -126,7 +126,8 @@ class Pool:
 
     async def _begin(self, call: Call) -> Stream:
         """Ask replicas until one begins to write."""
-        error: TriviumError = NotReady(f"no worker of {call.model!r} can be asked now")
+        away = NotReady(f"no worker of {call.model!r} can be asked now; try again in a moment")
+        error: TriviumError = away
         pause, patience = FIRST_PAUSE, self._clock() + self._options.resume
         while True:
             if self._ended is not None:
@@ -146,7 +147,7 @@ class Pool:
                 pause = min(2 * pause, LAST_PAUSE)
                 call.failed.difference_update(call.replicas())
             else:
-                raise error
+                raise away if call.waits else error
 
     def _pick(self, call: Call, without: Collection[Endpoint]) -> Endpoint | None:
         usable = [e for e in call.replicas() if e not in without and self._circuits.closed(e)]

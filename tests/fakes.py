@@ -52,6 +52,8 @@ class Reply:
     """Seconds between the finish reason and what follows it."""
     prompt_tokens: int = PROMPT_TOKENS
     usage: bool = True
+    role: bool = True
+    """Whether the role is told before the first token, and not with it."""
 
 
 Behaviour = Callable[[dict[str, Any]], Reply]
@@ -237,7 +239,8 @@ class _Writer:
         self.finished = False
 
     def opening(self) -> list[bytes]:
-        return [b": hello\r\n\r\n", self.chunk({"role": "assistant", "content": ""})]
+        first = [b": hello\r\n\r\n", self.chunk({"role": "assistant", "content": ""})]
+        return first if self._reply.role else []
 
     def closing(self) -> list[bytes]:
         chunks = [b"data: [DONE]\n\n"]
