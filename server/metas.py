@@ -132,17 +132,16 @@ class Metas:
         """Ask a worker that came up what it is, give it the head, then let it be used."""
         (endpoint,) = worker.endpoints
         client = MetaClient(self._session, endpoint.base_url.removesuffix("/v1"), endpoint.model)
-        while True:
+        while worker not in self._usable:
             try:
                 info = await client.info()
-                self._check_same(info)
-                async with self._lock:
+                async with self._lock:  # two that come up at once are compared, too
+                    self._check_same(info)
                     info = await client.set_head(self._head(info))
-                    break
+                    self._usable[worker] = Meta(endpoint, client, info)
             except (MetaError, ValueError, KeyError) as error:
                 log.warning("the meta worker is up, but: %s", error)
                 await asyncio.sleep(HEAD_RETRY_SECONDS)
-        self._usable[worker] = Meta(endpoint, client, info)
         self._up.set()
         self._on_change()
 

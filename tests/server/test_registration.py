@@ -70,14 +70,8 @@ async def running(
     meta: FakeMeta, expert: FakeWorker, folder: Path, **others: Any
 ) -> AsyncIterator[Site]:
     """An orchestrator with its state in `folder`; `others` are further settings."""
-    settings = Settings(
-        state_dir=folder / "state",
-        cache_dir=folder / "cache",
-        meta_url=meta.url,
-        starter_experts=False,
-        probe_seconds=0.05,
-        **others,
-    )
+    fields = {"meta_url": meta.url, "starter_experts": False, "probe_seconds": 0.05, **others}
+    settings = Settings(state_dir=folder / "state", cache_dir=folder / "cache", **fields)
     app = create_app(settings, None)
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
         await until(lambda: app.state.services.snapshots.current.meta)
