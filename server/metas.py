@@ -16,6 +16,7 @@ from server.snapshot import Endpoint
 from server.workers import Worker
 
 HEAD_RETRY_SECONDS = 1.0
+CHECK_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +170,7 @@ class Metas:
 
 async def _lost_head(meta: Meta) -> bool:
     try:
-        return (await meta.client.info()).head_version != meta.info.head_version
-    except (MetaError, ValueError, KeyError):
+        async with asyncio.timeout(CHECK_SECONDS):
+            return (await meta.client.info()).head_version != meta.info.head_version
+    except (MetaError, TimeoutError, ValueError, KeyError):
         return False  # whether it lives is found out elsewhere

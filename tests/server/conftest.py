@@ -18,6 +18,7 @@ from openai import AsyncOpenAI
 from server.api import Health, Services, api_router
 from server.circuits import Circuits
 from server.dispatch import Dispatcher
+from server.draining import Drain
 from server.happenings import Happening
 from server.pool import Pool, PoolOptions
 from server.snapshot import Endpoint, LiveExpert, SnapshotHolder
@@ -49,7 +50,7 @@ Guard = Callable[[FastAPI], None]
 """Adds middleware to an application."""
 
 
-def make_app(world: World, guard: Guard | None = None) -> FastAPI:
+def make_app(world: World, guard: Guard | None = None, drain: Drain | None = None) -> FastAPI:
     """The smallest application around the API."""
 
     @asynccontextmanager
@@ -60,7 +61,7 @@ def make_app(world: World, guard: Guard | None = None) -> FastAPI:
             world.pool = Pool(upstream, circuits, world.options, seen)
             dispatcher = Dispatcher(world.snapshots, world.pool, explain=explain, observe=seen)
             app.state.services = Services(
-                world.snapshots, dispatcher, world.status, "1.2.3", STARTED
+                world.snapshots, dispatcher, world.status, "1.2.3", STARTED, drain or Drain()
             )
             yield
             await circuits.close()
