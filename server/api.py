@@ -22,6 +22,9 @@ from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelLi
 from server.snapshot import SnapshotHolder
 from server.wire import EventStream, json_response, until_disconnect
 
+GRACE_SECONDS = 5.0
+"""For a client to take the end of an answer whose time is up."""
+
 
 @dataclass(frozen=True)
 class Health:
@@ -90,7 +93,8 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     except BaseException:
         await events.aclose()
         raise
-    return EventStream(sse(_replayed(seen, events), answer), events)
+    longest = services.dispatcher.longest + GRACE_SECONDS
+    return EventStream(sse(_replayed(seen, events), answer), events, longest)
 
 
 async def _first_visible(events: AsyncGenerator[Event, None]) -> list[Event]:

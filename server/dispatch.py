@@ -53,7 +53,7 @@ class Dispatcher:
         self._pool = pool
         self._clock = clock
         self._explain = explain
-        self._longest = longest
+        self.longest = longest
         self._observe = observe
 
     async def run(self, request: ChatCompletionRequest) -> AsyncGenerator[Event, None]:
@@ -62,7 +62,7 @@ class Dispatcher:
         Raises UnknownModel or NotReady before the first event; later faults come as `Failed`.
         """
         began = self._clock()
-        deadline = began + min(request.options.timeout or self._longest, self._longest)
+        deadline = began + min(request.options.timeout or self.longest, self.longest)
         with self._snapshots.lease() as snapshot:
             plan = make_plan(request, snapshot)
             choices = [Handoff(plan, index, began) for index in range(request.choices)]

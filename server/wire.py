@@ -174,20 +174,29 @@ async def _stop(*tasks: asyncio.Task[Any]) -> None:
 
 
 class EventStream(Response):
-    """A server-sent event stream. However it ends, `source` is closed, and with it the workers."""
+    """A server-sent event stream. However it ends, `source` is closed, and with it the workers.
+
+    `longest`: after so many seconds it ends, even if the client takes nothing.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, body: AsyncIterator[bytes], source: AsyncGenerator[Any, None]) -> None:
+    def __init__(
+        self, body: AsyncIterator[bytes], source: AsyncGenerator[Any, None], longest: float
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._body = body
         self._source = source
+        self._longest = longest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._source):
             try:
-                await until_disconnect(receive, self._send(send))
+                async with asyncio.timeout(self._longest):
+                    await until_disconnect(receive, self._send(send))
+            except TimeoutError:
+                log.warning("the client was too slow to take the whole stream; it is dropped")
             except (ClientGone, OSError):
                 log.info("the client left in the middle of a stream")
 

@@ -59,7 +59,9 @@ def make_app(world: World, guard: Guard | None = None, drain: Drain | None = Non
             upstream, seen = Upstream(session), world.happenings.append
             circuits = Circuits(upstream, seen)
             world.pool = Pool(upstream, circuits, world.options, seen)
-            dispatcher = Dispatcher(world.snapshots, world.pool, explain=explain, observe=seen)
+            world.dispatcher = dispatcher = Dispatcher(
+                world.snapshots, world.pool, explain=explain, observe=seen
+            )
             app.state.services = Services(
                 world.snapshots, dispatcher, world.status, "1.2.3", STARTED, drain or Drain()
             )
@@ -120,6 +122,7 @@ class World:
         self.timeouts = Timeouts(connect=1.0, first_token=1.0, stall=1.0, tail=0.2)
         self.options = PoolOptions(lambda model: self.timeouts, resume=3.0)
         self.pool: Pool
+        self.dispatcher: Dispatcher
         self.happenings: list[Happening] = []
         self.url = ""
         self.http: httpx.AsyncClient
