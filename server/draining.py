@@ -65,7 +65,7 @@ class Drain:
 
     def hurry(self) -> None:
         """Wait no longer for answers to finish."""
-        if self._patience is not None:
+        if self._patience is not None and not self._patience.expired():
             self._patience.reschedule(0)
 
     async def _wait(self, seconds: float) -> bool:

@@ -119,7 +119,10 @@ def _home(model: str, snapshot: Snapshot) -> Target:
     prefix, _, name = model.partition("/")
     if model == AUTO or (prefix, name) == (AUTO, META):
         if not snapshot.meta:
-            raise NotReady("the meta LLM is still starting; try again in a few seconds")
+            raise NotReady(
+                "the meta LLM cannot be asked now: it is starting, or its requests fail; try again"
+                " in a few seconds"
+            )
         return Target(META, snapshot.meta)
     expert = snapshot.by_name(name) if prefix == AUTO else None
     if expert is None:

@@ -120,7 +120,8 @@ class Pool:
         self._ended = error
         self._upstream.cut(error)
         for patience in self._beginning:
-            patience.reschedule(0)
+            if not patience.expired():
+                patience.reschedule(0)
 
     # ------------------------------------------------------------ one replica after the other
 
@@ -170,7 +171,10 @@ class Pool:
         try:
             async with asyncio.timeout(min(timeouts.first_token, left)) as patience:
                 self._beginning.add(patience)
-                head = await _to_first_token(events)
+                try:
+                    head = await _to_first_token(events)
+                finally:
+                    self._beginning.discard(patience)
         except BaseException as error:
             await self._leave(Stream(endpoint, (), events, prompt + answer))
             if isinstance(error, TimeoutError):
@@ -178,8 +182,6 @@ class Pool:
             if isinstance(error, UpstreamError):
                 raise self._failed(call, endpoint, error) from None
             raise
-        finally:
-            self._beginning.discard(patience)
         self._outstanding[endpoint] -= prompt
         return Stream(endpoint, head, events, answer)
 

@@ -40,7 +40,8 @@ def serve(options: dict[str, Any]) -> None:
         settings = Settings(**options)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise CommandError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        place = ".".join(map(str, fault["loc"])) or "settings"
+        raise CommandError(f"{place}: {fault['msg']}") from None
     check_keys(settings)
     check_port(settings.host, settings.port)
     checkpoint = None

@@ -8,12 +8,14 @@ text, and a word that is lost or said twice is seen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from router.head import ROW_FORMAT, HeadRow
 from server.app import create_app
 from server.happenings import BreakerChanged, Happening, Recovered, Retried
 from server.settings import Settings
+from server.snapshot import SnapshotHolder
 from tests.fake_meta import FIRST_ID, HIDDEN
 from tests.fakes import ExpertToken, Failure, FakeWorker, Reply, Token
 from tests.server.conftest import serving, until
@@ -99,15 +102,27 @@ class Chaos:
             return replace(reply, failure=how, fail_after=place)
         return replace(reply, delay=0.001)
 
-    async def kill(self, workers: list[FakeWorker]) -> None:
-        """Kill one worker after the other; each is started again."""
+    async def kill(self, workers: list[FakeWorker], snapshots: SnapshotHolder) -> None:
+        """Kill one worker after the other; each is started again.
+
+        A meta worker is away until that has been noticed, as a real one is: it takes much longer
+        to start than the pause between two probes.
+        """
         while True:
             await asyncio.sleep(self.random.uniform(0.02, 0.1))
             worker = self.random.choice(workers)
             await worker.kill()
             self.done["killed"] += 1
             await asyncio.sleep(self.random.uniform(0.05, 0.3))
+            if isinstance(worker, Meta):
+                await until(partial(unused, worker, snapshots), 10)
             await worker.start()
+
+
+def unused(meta: FakeWorker, snapshots: SnapshotHolder) -> bool:
+    """Whether no request goes to a meta worker."""
+    urls = [endpoint.base_url for endpoint in snapshots.current.meta]
+    return meta.endpoint.base_url not in urls
 
 
 class Meta(FakeWorker):
@@ -246,15 +261,16 @@ async def ask_all(site: Site, questions: list[str]) -> dict[str, str]:
 async def test_no_stream_is_truncated_or_doubled(tmp_path: Path) -> None:
     questions = [f"q{number}" for number in range(STREAMS)]
     async with running(tmp_path) as site:
-        killer = asyncio.create_task(site.chaos.kill(site.workers))
+        snapshots = site.app.state.services.snapshots
+        killer = asyncio.create_task(site.chaos.kill(site.workers, snapshots))
         answers = await ask_all(site, questions)
         killer.cancel()
-        await asyncio.gather(killer, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await killer
         for question, raw in answers.items():
             assert text_of(raw) == "".join(words(question))
         for kind in (Retried, Recovered, BreakerChanged):
             assert any(isinstance(happening, kind) for happening in site.happenings), kind
         assert all(site.chaos.done[how] for how in (*BREAKS, "refused", "killed"))
         assert not any(meta.answered_without_head for meta in site.metas)
-        snapshots = site.app.state.services.snapshots
         assert not any(snapshots.token_in_use(FIRST_ID + slot) for slot in range(SLOTS))
