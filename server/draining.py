@@ -50,7 +50,7 @@ class Drain:
         self.begun = True
         if self.running:
             log.warning(
-                "stopping once %d running requests are over, or after %.0f s; Ctrl-C again: now",
+                "running requests: %d; stopping when they are over, or after %.0f s (Ctrl-C: now)",
                 self.running,
                 self._seconds,
             )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
 
 from server.draining import Drain, Draining, DrainingServer
-from tests.fakes import ExpertToken, says
+from server.workers import free_port
+from tests.fakes import ExpertToken, FakeWorker, says
 from tests.server.conftest import ARITHMETIC, Streamed, World, make_app, until
+from tests.server.test_chaos import Meta
 
 
 @dataclass
@@ -145,3 +150,70 @@ async def test_choices_are_all_ended(world: World) -> None:
         assert text.count('"code":"shutting_down"') == 1
         assert text.endswith("data: [DONE]\n\n")
         await site.stopped()
+
+
+# ---------------------------------------------------------------- real signals
+
+
+@dataclass
+class Command:
+    """`trivium serve` in a process of its own."""
+
+    process: asyncio.subprocess.Process
+    world: World
+    """For its client alone."""
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+
+@asynccontextmanager
+async def command(meta: FakeWorker, folder: Path) -> AsyncIterator[Command]:
+    """The command has begun to serve, with a meta worker that runs here."""
+    port, meta_url = free_port(), meta.endpoint.base_url.removesuffix("/v1")
+    call = "from server.cli import main; main()"
+    arguments = ("serve", "--port", str(port), "--no-starter-experts", "--meta-url", meta_url)
+    folders = {"TRIVIUM_STATE_DIR": str(folder), "TRIVIUM_CACHE_DIR": str(folder)}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", call, *arguments),
+        env={**os.environ, **folders, "PYTHONUNBUFFERED": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    url, world = f"http://127.0.0.1:{port}", World()
+    try:
+        async with asyncio.timeout(60):
+            while b"serving on" not in (line := await process.stdout.readline()):
+                assert line, "the command ended"
+        async with httpx.AsyncClient(base_url=url, timeout=30, verify=False) as world.http:
+            while (await world.http.get("/health")).status_code != 200:
+                await asyncio.sleep(0.02)
+            yield Command(process, world)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_ctrl_c_in_a_terminal(tmp_path: Path, times: int) -> None:
+    words = [f"{number} " for number in range(60)]
+    meta = Meta(says(*words, delay=0.03), "meta")
+    async with meta, command(meta, tmp_path) as trivium:
+        stream = asyncio.create_task(trivium.world.stream())
+        await until(lambda: meta.received, 10)
+        await asyncio.sleep(0.2)
+        for _ in range(times):
+            trivium.interrupt()
+            await asyncio.sleep(0.3)
+        streamed = await stream
+        output, _ = await asyncio.wait_for(trivium.process.communicate(), 20)
+        assert trivium.process.returncode == 0, output
+        assert output.decode().rstrip().endswith("stopped")
+        assert b"running requests: 1;" in output
+    assert streamed.done
+    if times == 1:
+        assert (streamed.text(), streamed.finish()) == ("".join(words), ["stop"])
+    else:
+        assert streamed.chunks[-1]["error"]["code"] == "shutting_down"
