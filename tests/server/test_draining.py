@@ -187,7 +187,7 @@ async def command(meta: FakeWorker, folder: Path) -> AsyncIterator[Command]:
             while b"serving on" not in (line := await process.stdout.readline()):
                 assert line, "the command ended"
         async with httpx.AsyncClient(base_url=url, timeout=30, verify=False) as world.http:
-            while (await world.http.get("/health")).status_code != 200:
+            while (await world.http.get("/health")).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             yield Command(process, world)
     finally:
