@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, mod
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 RESERVED_NAMES = frozenset({"meta", "auto", "trivium"})
 MIN_EXAMPLES = 5
+MAX_REPLICAS = 16
 
 
 class ManifestError(ValueError):
@@ -57,9 +58,16 @@ class ManagedWorker(BaseModel):
     bank: Name | Literal[False] | None = None
     """The bank that serves it with other experts: one vLLM for all. None: if it is ternary, one
     that it fits is found or made. False: it has a process of its own."""
+    replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    """Processes that serve it, each on its own; more than one: not in a bank."""
 
     @model_validator(mode="after")
-    def _arguments_are_its_own(self) -> ManagedWorker:
+    def _processes_are_its_own(self) -> ManagedWorker:
+        if self.bank and self.replicas > 1:
+            raise ValueError(
+                "a bank is one process, so an expert in it has no `replicas`: leave out one of the"
+                " two"
+            )
         if self.bank and self.args:
             raise ValueError(
                 "`args` are for a vLLM of its own, and in a bank it has none: leave out one of the"
@@ -74,10 +82,26 @@ class ExternalWorker(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["external"] = "external"
-    url: HttpUrl
+    url: HttpUrl | None = None
     """Base URL up to and including `/v1`."""
+    urls: tuple[HttpUrl, ...] = Field(default=(), max_length=MAX_REPLICAS)
+    """Instead of `url`: those of several servers that serve the same model."""
     model: str = Field(min_length=1)
-    """The model's name at that server."""
+    """The model's name at that server, or at all of them."""
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> ExternalWorker:
+        if (self.url is None) == (not self.urls):
+            raise ValueError("give either `url`, or `urls` of one or more servers")
+        if len(set(self.urls)) < len(self.urls):
+            raise ValueError("`urls` names a server twice")
+        return self
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Base URLs of all its servers, without a trailing slash."""
+        urls = self.urls if self.url is None else (self.url,)
+        return tuple(str(url).rstrip("/") for url in urls)
 
 
 class Manifest(BaseModel):
@@ -156,7 +180,7 @@ def _worker(worker: Any, base: Path) -> Any:
         raise ManifestError("worker: give `checkpoint: FOLDER`, or `url:` and `model:`")
     worker = dict(worker)
     if "kind" not in worker:
-        worker["kind"] = "external" if "url" in worker else "managed"
+        worker["kind"] = "external" if {"url", "urls"} & worker.keys() else "managed"
     if isinstance(worker.get("checkpoint"), str):
         worker["checkpoint"] = str((base / Path(worker["checkpoint"]).expanduser()).resolve())
     return worker

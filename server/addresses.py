@@ -50,12 +50,11 @@ log = logging.getLogger(__name__)
 class Addresses:
     """The networks that workers may be in, and what is the operator's own."""
 
-    def __init__(self, networks: Sequence[Network], own_url: str | None = None) -> None:
-        """`own_url`: a worker that the operator named in the settings; it may be anywhere."""
+    def __init__(self, networks: Sequence[Network], own_urls: Sequence[str] = ()) -> None:
+        """`own_urls`: workers that the operator named in the settings; they may be anywhere."""
         self._networks = tuple(networks)
-        own = _host(own_url) if own_url else None
-        self._own_addresses = {own} if own else set[str]()
-        self._own_host = own
+        self._own_hosts = {host for url in own_urls if (host := _host(url))}
+        self._own_addresses = set(self._own_hosts)
 
     def permits(self, address: str) -> bool:
         """Whether a worker may be at an IP address.
@@ -96,7 +95,7 @@ class Addresses:
 
     def learn_own(self, host: str, addresses: Sequence[str]) -> None:
         """Take note of what a name resolved to, if it is the operator's own worker's."""
-        if host == self._own_host:
+        if host in self._own_hosts:
             self._own_addresses.update(addresses)
 
     def _open(self, info: tuple[Any, ...]) -> socket.socket:

@@ -62,7 +62,9 @@ class Admission:
             if self._folders is not None:
                 _check_arguments(worker.args)
         else:
-            await self._addresses.check_url(str(worker.url), "worker.url")
+            field = "worker.urls" if worker.urls else "worker.url"
+            for url in worker.bases:
+                await self._addresses.check_url(url, field)
         return manifest
 
     def _read(self, raw: dict[str, Any]) -> Manifest:

@@ -15,6 +15,9 @@ from server.legs import AUTO, GenerationRequest
 from server.services import Services, services_of
 from server.wire import EventStream, until_disconnect
 
+GRACE_SECONDS = 5.0
+"""For a client to take the end of an answer whose time is up."""
+
 Fold = Callable[[AsyncIterator[Batch]], Coroutine[Any, Any, bytes]]
 """Events to the JSON of the answer in one piece."""
 Stream = Callable[[AsyncIterator[Batch]], AsyncIterator[bytes]]
@@ -29,7 +32,8 @@ async def respond(
     _check_names(body, services)
     batches = services.dispatcher.run(body)
     if body.stream:
-        return EventStream(stream(batches), batches)
+        longest = services.dispatcher.longest + GRACE_SECONDS
+        return EventStream(stream(batches), batches, longest)
     async with aclosing(batches):
         whole = await until_disconnect(request.receive, fold(batches))
     return Response(whole, media_type="application/json")

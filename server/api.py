@@ -28,7 +28,6 @@ from server.responses.objects import ResponseObject
 from server.responses.schemas import ResponsesRequest
 from server.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
 from server.services import Services, services_of
-from server.snapshot import Endpoint
 from server.streaming import encoded
 from server.wire import json_response, to_json
 
@@ -62,7 +61,7 @@ def api_router() -> APIRouter:
 class HealthView(BaseModel):
     """How the server is. Who must show a key and does not is told the status alone."""
 
-    status: Literal["ok", "starting"]
+    status: Literal["ok", "starting", "draining"]
     meta: str | None = None
     experts: dict[str, str] | None = None
 
@@ -143,24 +142,25 @@ async def get_model(model: str, request: Request) -> Model:
 
 def _models(services: Services) -> dict[str, Model]:
     snapshot = services.snapshots.current
-    served: dict[str, Endpoint | None] = {AUTO: snapshot.meta, f"{AUTO}/{META}": snapshot.meta}
-    served |= {f"{AUTO}/{expert.name}": expert.endpoint for expert in snapshot.experts}
+    served = {AUTO: snapshot.meta, f"{AUTO}/{META}": snapshot.meta}
+    served |= {f"{AUTO}/{expert.name}": expert.endpoints for expert in snapshot.experts}
     return {
         name: Model(
             id=name,
             created=services.started,
-            max_model_len=endpoint.max_model_len if endpoint else None,
+            max_model_len=endpoints[0].max_model_len if endpoints else None,
         )
-        for name, endpoint in served.items()
+        for name, endpoints in served.items()
     }
 
 
 async def health(request: Request) -> Response:
-    """200 as soon as the meta LLM can answer, 503 before; and the state of every model, which
-    tells of paths and faults and so is not for strangers."""
+    """200 as soon as the meta LLM can answer, 503 before and while the server is being stopped;
+    and the state of every model, which tells of paths and faults and so is not for strangers."""
     services = services_of(request)
-    up, states = services.snapshots.current.meta is not None, services.status.health()
-    view = HealthView(status="ok" if up else "starting")
+    draining, states = services.drain.begun, services.status.health()
+    up = bool(services.snapshots.current.meta) and not draining
+    view = HealthView(status="draining" if draining else "ok" if up else "starting")
     if not is_stranger(request.scope):
         view.meta, view.experts = states.meta, dict(states.experts)
     body = view.model_dump(exclude_unset=True)

@@ -18,12 +18,17 @@ from server.admin import Admin, admin_router
 from server.admission import Admission
 from server.api import api_router
 from server.audit import AuditLog
+from server.circuits import Circuits
 from server.dispatch import Dispatcher
+from server.draining import Drain, Draining
 from server.fleet import Fleet
 from server.guard import install_guard
 from server.keyring import Keyring
 from server.keys import KeyStore
+from server.legs import META
+from server.observe import Observer, fan_out, unobserved
 from server.openapi import install_openapi, operation_id
+from server.pool import Pool, PoolOptions
 from server.registration import Progress, Registrar
 from server.seeing import Seeing, install_seeing
 from server.services import Health, Services
@@ -31,7 +36,7 @@ from server.settings import Settings
 from server.snapshot import SnapshotHolder
 from server.starters import register_starters
 from server.trace_export import shut_down, tracer_provider
-from server.upstream import Upstream, worker_session
+from server.upstream import Timeouts, Upstream, worker_session
 from server.web import web_router
 from server.wire import install_edge
 from server.workers import WorkerStatus
@@ -59,12 +64,15 @@ class _Status:
 
 
 def create_app(
-    settings: Settings, meta_checkpoint: Path | None, watcher: Watcher | None = None
+    settings: Settings,
+    meta_checkpoint: Path | None,
+    watcher: Watcher | None = None,
+    observe: Observer = unobserved,
 ) -> FastAPI:
-    """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if
-    `settings.meta_url` names a meta worker that runs elsewhere."""
+    """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if the settings name
+    meta workers that run elsewhere."""
     watcher, keyring, provider = watcher or Watcher(), Keyring(), tracer_provider()
-    audit = AuditLog(settings.audit_log)
+    audit, drain = AuditLog(settings.audit_log), Drain(settings.drain_seconds)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -72,7 +80,7 @@ def create_app(
         try:
             async with (
                 _following(settings, keyring),
-                _running(app, settings, meta_checkpoint, watcher, audit, seeing),
+                _running(app, settings, meta_checkpoint, watcher, audit, drain, seeing, observe),
             ):
                 yield
         finally:
@@ -84,8 +92,10 @@ def create_app(
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
     )
+    app.state.drain = drain
     install_openapi(app, keys_required=settings.keys_required)
     install_guard(app, settings, keyring, audit)
+    app.add_middleware(Draining, drain=drain)
     seeing = install_seeing(app, provider)
     install_edge(app)
     app.include_router(api_router())
@@ -115,14 +125,20 @@ async def _running(
     meta_checkpoint: Path | None,
     watcher: Watcher,
     audit: AuditLog,
+    drain: Drain,
     seeing: Seeing,
+    observe: Observer,
 ) -> AsyncIterator[None]:
+    observer = fan_out(seeing.observer, observe)
     registry = Registry(settings.database)
     snapshots = SnapshotHolder()
-    addresses = Addresses(settings.worker_networks, own_url=settings.meta_url)
+    addresses = Addresses(settings.worker_networks, settings.meta_bases)
     async with worker_session(addresses) as session:
         upstream = Upstream(session)
-        fleet = Fleet(settings, session, snapshots, watcher.worker)
+        circuits = Circuits(upstream, observer)
+        pool = Pool(upstream, circuits, pool_options(settings), observer)
+        drain.subscribe(pool.end)
+        fleet = Fleet(settings, session, snapshots, circuits, watcher.worker)
         registrar = Registrar(registry, fleet, upstream)
         registrar.subscribe(watcher.registration)
         registrar.subscribe(audit.registration)
@@ -132,11 +148,16 @@ async def _running(
         app.state.services = Services(
             snapshots=snapshots,
             dispatcher=Dispatcher(
-                snapshots, upstream, explain=fleet.explain, observer=seeing.observer
+                snapshots,
+                pool,
+                explain=fleet.explain,
+                longest=settings.request_seconds,
+                observer=observer,
             ),
             status=_Status(fleet, registrar),
             version=version("trivium"),
             started=int(time.time()),
+            drain=drain,
         )
         for expert in registry.experts():
             fleet.restore(expert)
@@ -149,8 +170,20 @@ async def _running(
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await registrar.close()
+            await circuits.close()
             await fleet.close()
             registry.close()
+
+
+def pool_options(settings: Settings) -> PoolOptions:
+    """How patient the pool is with each class of workers."""
+    meta = Timeouts(
+        first_token=settings.meta_first_token_seconds, stall=settings.meta_stall_seconds
+    )
+    expert = Timeouts(
+        first_token=settings.expert_first_token_seconds, stall=settings.expert_stall_seconds
+    )
+    return PoolOptions(lambda model: meta if model == META else expert, settings.hedge_seconds)
 
 
 async def _start_experts(

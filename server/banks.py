@@ -76,7 +76,7 @@ class Banks:
         it is ternary and of an architecture that banks serve."""
         if spec.bank is not None:
             return spec.bank is not False
-        return not spec.args and _suitable(spec.checkpoint)
+        return not spec.args and spec.replicas == 1 and _suitable(spec.checkpoint)
 
     async def join(self, member: str, spec: ManagedSpec) -> Bank:
         """The bank for an expert. Raises BankError if it cannot be in the one that it names."""
@@ -149,7 +149,7 @@ class BankMember(Watched):
         try:
             self._bank = await self._banks.join(self.name, self._spec)
             while True:
-                engine = await self._bank.process.ready()
+                (engine,) = await self._bank.process.ready()
                 if await self._add(engine):
                     self._set(WorkerStatus("live"), replace(engine, model=self.name))
                     status = await self._bank.lost(engine)

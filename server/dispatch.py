@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 
-from server.errors import UpstreamError
+from server.errors import TriviumError
 from server.events import Batch, Considered, Event, Traced, WorkerEvent
 from server.handoff import (
     Action,
@@ -19,20 +19,22 @@ from server.handoff import (
     StartLeg,
     total_usage,
 )
-from server.legs import GenerationRequest, Leg, make_plan, worker_body
+from server.legs import META, GenerationRequest, Leg, Target, make_plan, worker_body
 from server.observe import Observer, Watch, unobserved
-from server.snapshot import LiveExpert, SnapshotHolder
-from server.upstream import ChatUpstream
+from server.pool import Call, Pool
+from server.snapshot import Endpoint, LiveExpert, SnapshotHolder
 
 QUEUED_BATCHES = 64
 """Batches that wait for the client when several choices are merged; then the workers wait."""
 
 
+REQUEST_SECONDS = 1800.0
+
 Happening = WorkerEvent | LegEnded | LegFailed
 """What the state machine is told of."""
 
-Explain = Callable[[str, Sequence[LiveExpert]], Awaitable[Mapping[str, float]]]
-"""The probabilities of experts in the request that the meta worker explains under a key."""
+Explain = Callable[[Endpoint, str, Sequence[LiveExpert]], Awaitable[Mapping[str, float]]]
+"""The probabilities of experts in the request that a meta worker explains under a key."""
 
 
 class Dispatcher:
@@ -41,15 +43,18 @@ class Dispatcher:
     def __init__(
         self,
         snapshots: SnapshotHolder,
-        upstream: ChatUpstream,
+        pool: Pool,
         clock: Callable[[], float] = time.monotonic,
         explain: Explain | None = None,
+        longest: float = REQUEST_SECONDS,
         observer: Observer = unobserved,
     ) -> None:
+        """`longest`: what one request may take (s). The clock is the pool's, too."""
         self._snapshots = snapshots
-        self._upstream = upstream
+        self._pool = pool
         self._clock = clock
         self._explain = explain
+        self.longest = longest
         self._observer = observer
 
     async def run(self, request: GenerationRequest) -> AsyncGenerator[Batch, None]:
@@ -58,13 +63,14 @@ class Dispatcher:
         Raises UnknownModel or NotReady before the first event; later faults come as `Failed`.
         """
         began = self._clock()
+        deadline = began + min(request.options.timeout or self.longest, self.longest)
         watch = Watch(self._observer, self._clock, request.model)
         with watch.request(), self._snapshots.lease() as snapshot:
             plan = make_plan(request, snapshot)
             choices = [Handoff(plan, index, began) for index in range(request.choices)]
             watch.choices = choices
             watch.usage = lambda: total_usage(choices, request.n or 1)
-            answers = [self._drive(request, choice, watch) for choice in choices]
+            answers = [self._drive(request, choice, deadline, watch) for choice in choices]
             async with aclosing(merge(answers)) as batches:
                 async for batch in batches:
                     if (failed := batch[-1]).kind == "failed":
@@ -78,14 +84,15 @@ class Dispatcher:
         yield last
 
     async def _drive(
-        self, request: GenerationRequest, choice: Handoff, watch: Watch
+        self, request: GenerationRequest, choice: Handoff, deadline: float, watch: Watch
     ) -> AsyncGenerator[Batch, None]:
         """One choice, leg after leg, until the state machine is done."""
         turn: Action | None = choice.start(self._clock())[-1]
+        failed = set[Endpoint]()
         while isinstance(turn, StartLeg):
             leg = turn.leg
             with watch.leg(choice, leg):
-                async with aclosing(self._leg(request, leg)) as worker:
+                async with aclosing(self._leg(request, leg, deadline, failed)) as worker:
                     async for batch in worker:
                         events, turn = _react(choice, batch, self._clock())
                         if events:
@@ -94,24 +101,41 @@ class Dispatcher:
                             break
 
     async def _leg(
-        self, request: GenerationRequest, leg: Leg
+        self, request: GenerationRequest, leg: Leg, deadline: float, failed: set[Endpoint]
     ) -> AsyncGenerator[Sequence[Happening], None]:
         """One worker's stream, its end or failure as a last event."""
         explain = self._explain if request.options.trace and leg.experts else None
         key = None if explain is None else uuid.uuid4().hex
-        body = worker_body(request, leg, key)
-        stream = self._upstream.stream_chat(leg.target.endpoint, body, request.path)
+        call = Call(
+            leg.target.name,
+            lambda: self._replicas(leg.target),
+            worker_body(request, leg, key),
+            request.path,
+            deadline,
+            failed,
+            waits=leg.at_home and bool(leg.prefix),
+        )
         try:
-            async with aclosing(stream) as batches:
-                async for batch in batches:
+            async with self._pool.stream(call) as stream:
+                yield stream.head
+                async for batch in stream.rest:
                     yield batch
-        except UpstreamError as error:
-            yield [LegFailed(error)]
+        except TriviumError as error:
+            yield [LegFailed(error, self._pool.another(call))]
         else:
             if explain is not None and key is not None:
-                yield [Considered(await explain(key, leg.experts)), LegEnded()]
+                chances = await explain(stream.endpoint, key, leg.experts)
+                yield [Considered(chances), LegEnded()]
             else:
                 yield [LegEnded()]
+
+    def _replicas(self, target: Target) -> tuple[Endpoint, ...]:
+        """Where a model answers now. An expert that was taken out writes on where it was."""
+        current = self._snapshots.current
+        if target.name == META:
+            return current.meta
+        expert = current.by_name(target.name)
+        return expert.endpoints if expert else target.endpoints
 
 
 def _react(

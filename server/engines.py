@@ -7,7 +7,9 @@ from pathlib import Path
 
 import aiohttp
 
+from experts.manifest import ExternalWorker as ExternalSpec
 from experts.manifest import ManagedWorker as ManagedSpec
+from server.replicas import Replicas, replica_name
 from server.settings import Settings
 from server.vllm_command import (
     Command,
@@ -16,7 +18,7 @@ from server.vllm_command import (
     meta_command,
     this_machine,
 )
-from server.workers import ExternalWorker, ManagedWorker, OnChange
+from server.workers import ExternalWorker, ManagedWorker, OnChange, Worker
 
 CPU_PLACES, GPU_PLACES = 64, 8
 """Experts that a step of a bank may have. On a CPU a place refers to weights that are in memory
@@ -30,26 +32,36 @@ class Engines:
         self._settings, self._session = settings, session
         self._machine = this_machine()
 
-    def meta(self, checkpoint: Path | None, on_change: OnChange) -> ManagedWorker | ExternalWorker:
-        """The meta worker; `checkpoint` None: it runs elsewhere."""
+    def metas(self, checkpoint: Path | None, on_change: OnChange) -> list[Worker]:
+        """The meta workers; `checkpoint` None: they run elsewhere."""
         settings = self._settings
         if checkpoint is None:
-            assert settings.meta_url is not None
-            base = f"{settings.meta_url.rstrip('/')}/v1"
-            return self.external("meta", base, settings.meta_model, on_change)
+            bases = enumerate(settings.meta_bases, 1)
+            model = settings.meta_model
+            return [
+                self._external(replica_name("meta", number), f"{base}/v1", model, on_change)
+                for number, base in bases
+            ]
 
         def command(port: int) -> Command:
             return meta_command(checkpoint, port, settings.meta_args, self._machine)
 
-        return self._managed("meta", "meta", command, on_change)
+        return self._replicas("meta", command, settings.meta_replicas, on_change)
 
-    def expert(self, name: str, spec: ManagedSpec, on_change: OnChange) -> ManagedWorker:
-        """A worker for one expert."""
+    def expert(self, name: str, spec: ManagedSpec | ExternalSpec, on_change: OnChange) -> Worker:
+        """The worker of one expert, or its workers in one."""
+        if not isinstance(spec, ManagedSpec):
+            workers = [
+                self._external(replica_name(name, number), base, spec.model, on_change)
+                for number, base in enumerate(spec.bases, 1)
+            ]
+            return workers[0] if len(workers) == 1 else Replicas(name, workers)
 
         def command(port: int) -> Command:
             return expert_command(name, spec.checkpoint, port, spec.args, self._machine)
 
-        return self._managed(name, name, command, on_change)
+        managed = self._replicas(name, command, spec.replicas, on_change)
+        return managed[0] if len(managed) == 1 else Replicas(name, managed)
 
     def bank(self, name: str, base: Path, on_change: OnChange) -> ManagedWorker:
         """The worker of a bank. Its own model has a name that no expert can have."""
@@ -60,15 +72,28 @@ class Engines:
         def command(port: int) -> Command:
             return bank_command(own, base, port, places, settings.bank_args, self._machine)
 
-        return self._managed(own, f"bank-{name}", command, on_change)
+        return self._managed(own, f"bank-{name}", own, command, on_change)
 
-    def external(self, name: str, base_url: str, model: str, on_change: OnChange) -> ExternalWorker:
+    def _external(
+        self, name: str, base_url: str, model: str, on_change: OnChange
+    ) -> ExternalWorker:
         """A server that runs elsewhere; `base_url` ends in `/v1`."""
         every = self._settings.probe_seconds
         return ExternalWorker(name, base_url, model, self._session, on_change, every)
 
+    def _replicas(
+        self, model: str, command: Callable[[int], Command], count: int, on_change: OnChange
+    ) -> list[Worker]:
+        names = [replica_name(model, number) for number in range(1, count + 1)]
+        return [self._managed(name, name, model, command, on_change) for name in names]
+
     def _managed(
-        self, name: str, log_name: str, command: Callable[[int], Command], on_change: OnChange
+        self,
+        name: str,
+        log_name: str,
+        model: str,
+        command: Callable[[int], Command],
+        on_change: OnChange,
     ) -> ManagedWorker:
         return ManagedWorker(
             name,
@@ -77,4 +102,5 @@ class Engines:
             self._settings.logs_dir / f"{log_name}.log",
             self._settings.worker_start_seconds,
             on_change,
+            model,
         )

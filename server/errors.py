@@ -13,12 +13,15 @@ TriviumError
 ├── TryLater                   with Retry-After
 │   ├── RateLimited       429  rate_limit_exceeded
 │   ├── Busy              429  server_busy
-│   └── NotReady          503
+│   ├── NotReady          503
+│   └── ShuttingDown      503  shutting_down
 └── UpstreamError              a worker did not give a whole answer
     ├── UpstreamFailed    502  unreachable, 5xx, broken or cut stream
     ├── UpstreamTimeout   504
+    │   └── DeadlineExceeded  504  deadline_exceeded
     └── UpstreamRejected  4xx  the worker's own status and message
-        └── ContextTooLong  400  context_length_exceeded
+        ├── ContextTooLong  400  context_length_exceeded
+        └── UpstreamBusy    429  with Retry-After
 """
 
 from __future__ import annotations
@@ -93,6 +96,10 @@ class NotReady(TryLater):
     """The model is not up yet."""
 
 
+class ShuttingDown(TryLater):
+    """The server is being stopped."""
+
+
 class UpstreamError(TriviumError):
     """A worker did not give a whole answer."""
 
@@ -105,6 +112,10 @@ class UpstreamTimeout(UpstreamError):
     """A worker was silent for too long."""
 
 
+class DeadlineExceeded(UpstreamTimeout):
+    """The whole request has taken as long as it may; no worker is to blame."""
+
+
 class UpstreamRejected(UpstreamError):
     """A worker refused the request with a 4xx `status`; the message is the worker's, cleaned."""
 
@@ -115,6 +126,10 @@ class UpstreamRejected(UpstreamError):
 
 class ContextTooLong(UpstreamRejected):
     """Prompt and requested tokens do not fit the worker's context length."""
+
+
+class UpstreamBusy(UpstreamRejected):
+    """A worker has as many requests as it takes."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +154,13 @@ HTTP_FORMS: Mapping[type[Exception], HttpForm] = {
     RateLimited: HttpForm(429, "rate_limit_error", "rate_limit_exceeded"),
     Busy: HttpForm(429, "rate_limit_error", "server_busy"),
     NotReady: HttpForm(503, "service_unavailable_error", "not_ready"),
+    ShuttingDown: HttpForm(503, "service_unavailable_error", "shutting_down"),
     UpstreamFailed: HttpForm(502, "upstream_error", "upstream_failed"),
     UpstreamTimeout: HttpForm(504, "upstream_error", "upstream_timeout"),
+    DeadlineExceeded: HttpForm(504, "upstream_error", "deadline_exceeded"),
     UpstreamRejected: HttpForm(None, "invalid_request_error", None),
     ContextTooLong: HttpForm(400, "invalid_request_error", "context_length_exceeded"),
+    UpstreamBusy: HttpForm(429, "rate_limit_error", "worker_busy"),
     Exception: HttpForm(500, "server_error", "internal_error"),
 }
 
@@ -165,6 +183,8 @@ def http_headers(error: Exception) -> dict[str, str]:
     """Headers that go with `error`."""
     if isinstance(error, TryLater):
         return {"Retry-After": str(error.retry_after)}
+    if isinstance(error, UpstreamBusy):
+        return {"Retry-After": "1"}
     if isinstance(error, Unauthorized):
         return {"WWW-Authenticate": 'Bearer realm="trivium"'}
     return {}

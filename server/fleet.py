@@ -1,7 +1,7 @@
-"""The fleet: the meta worker, the experts' workers, the head, and the snapshot they make.
+"""The fleet: the meta workers, the experts' workers, the head, and the snapshot they make.
 
-Owner of what is live. It publishes a new snapshot whenever a worker's state changes, and sees to
-it that the meta worker has the right head before it is used.
+Owner of what is live. It publishes a new snapshot whenever the state of a worker or of its breaker
+changes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from router.head import Head, HeadRow, build_head, chances
 from router.meta_client import MetaClient, MetaError, MetaInfo
 from router.vocabulary import ExpertVocabulary
 from server.banks import BankMember, Banks
+from server.circuits import Circuits
 from server.engines import Engines
-from server.errors import NotReady
+from server.metas import Metas
 from server.settings import Settings
-from server.snapshot import LiveExpert, SnapshotHolder
+from server.snapshot import Endpoint, LiveExpert, SnapshotHolder
 from server.workers import ManagedWorker, OnChange, Worker, WorkerStatus
 
-DRAIN_SECONDS = 600.0
 DRAIN_POLL = 0.1
-HEAD_RETRY_SECONDS = 1.0
 DISABLED = "disabled"
 """The state of an expert that a person has switched off; it has no worker."""
+FAILING = "failing: it is up, but requests to it fail; it is probed until one succeeds"
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,6 @@ class Member:
     expert: RegisteredExpert
     worker: Worker
     row: HeadRow | None
-
-
-@dataclass(frozen=True)
-class Meta:
-    """The meta worker's client and what it said of itself; it has the current head."""
-
-    client: MetaClient
-    info: MetaInfo
 
 
 def row_of(expert: RegisteredExpert) -> HeadRow:
@@ -67,20 +59,20 @@ class Fleet:
         settings: Settings,
         session: aiohttp.ClientSession,
         snapshots: SnapshotHolder,
+        circuits: Circuits,
         on_status: Callable[[str, WorkerStatus], None] = lambda name, status: None,
     ) -> None:
         self._settings, self._session, self._snapshots = settings, session, snapshots
+        self._circuits = circuits
+        circuits.subscribe(self._publish)
         self._on_status = on_status
         self._members: dict[str, Member] = {}
         self._trials: dict[int, HeadRow] = {}
-        self._meta: Meta | None = None
-        self._meta_worker: Worker | None = None
+        self._metas = Metas(session, self._head, self._publish, settings.probe_seconds)
         self._vocabulary: ExpertVocabulary | None = None
         self._workers: list[Worker] = []
         self._engines = Engines(settings, session)
         self._banks = Banks(settings.cache_dir / "banks", self._bank_process)
-        self._meta_up = asyncio.Event()
-        self._head_lock = asyncio.Lock()
         self._draining: dict[str, asyncio.Task[None]] = {}
         self._disabled: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,55 +81,35 @@ class Fleet:
     def encodings_dir(self) -> Path:
         return self._settings.cache_dir / "encodings"
 
-    # ------------------------------------------------------------ the meta worker
+    # ------------------------------------------------------------ the meta workers
 
     def start_meta(self, checkpoint: Path | None) -> None:
-        """Start, or start to watch, the meta worker. `checkpoint` None: it runs elsewhere."""
-        worker = self._engines.meta(checkpoint, self._meta_changed)
-        self._meta_worker = worker
-        self._workers.append(worker)
-        worker.start()
+        """Start, or start to watch, the meta workers. `checkpoint` None: they run elsewhere."""
+        workers = self._engines.metas(checkpoint, self._meta_changed)
+        self._workers += workers
+        self._metas.start(workers)
 
     def meta(self) -> tuple[MetaClient, MetaInfo]:
-        """The live meta worker. Raises NotReady."""
-        if self._meta is None:
-            status = self._meta_worker.status if self._meta_worker else "not started"
-            raise NotReady(f"the meta LLM is not up yet ({status})")
-        return self._meta.client, self._meta.info
+        """A live meta worker. Raises NotReady."""
+        meta = self._metas.one()
+        return meta.client, meta.info
 
     async def wait_meta(self) -> MetaInfo:
-        """Wait until the meta worker is live, with the current head."""
-        while self._meta is None:
-            await self._meta_up.wait()
-        return self._meta.info
+        """Wait until a meta worker is live, with the current head."""
+        return await self._metas.wait()
 
     def _meta_changed(self, worker: Worker) -> None:
-        self._on_status("meta", worker.status)
-        self._meta = None
-        self._meta_up.clear()
-        self._publish()
-        if worker.endpoint is not None:
-            self._spawn(self._greet_meta(worker))
+        self._on_status(worker.name, worker.status)
+        self._forgive(worker)
+        self._metas.changed(worker)
 
-    async def _greet_meta(self, worker: Worker) -> None:
-        """Ask a meta worker that came up what it is, give it the head, then let it be used."""
-        while (endpoint := worker.endpoint) is not None and self._meta is None:
-            base = endpoint.base_url.removesuffix("/v1")
-            client = MetaClient(self._session, base, endpoint.model)
-            try:
-                info = await client.info()
-                async with self._head_lock:
-                    info = await client.set_head(self._head(info))
-            except (MetaError, ValueError, KeyError) as error:
-                log.warning("the meta worker is up, but: %s", error)
-                await asyncio.sleep(HEAD_RETRY_SECONDS)
-                continue
-            if worker.endpoint == endpoint:
-                self._meta, self._vocabulary = Meta(client, info), info.vocabulary
-                self._meta_up.set()
-                self._publish()
+    def _forgive(self, worker: Worker) -> None:
+        """A worker that has come up starts with a closed breaker."""
+        for endpoint in worker.endpoints:
+            self._circuits.forget(endpoint)
 
     def _head(self, info: MetaInfo) -> Head:
+        self._vocabulary = info.vocabulary
         rows = {
             member.expert.slot: member.row
             for member in self._members.values()
@@ -145,23 +117,13 @@ class Fleet:
         }
         return build_head(rows | self._trials, info.vocabulary.slots, info.hidden_size)
 
-    async def _push_head(self) -> None:
-        """Give the meta worker the current head. Raises MetaError."""
-        async with self._head_lock:
-            if self._meta is not None:
-                info = await self._meta.client.set_head(self._head(self._meta.info))
-                self._meta = replace(self._meta, info=info)
-
     # ------------------------------------------------------------ experts
 
     def make_worker(self, manifest: Manifest) -> Worker:
         """A worker for an expert, not started yet."""
         spec, name, on_change = manifest.worker, manifest.name, self._expert_changed
         worker: Worker
-        if not isinstance(spec, ManagedSpec):
-            base = str(spec.url).rstrip("/")
-            worker = self._engines.external(name, base, spec.model, on_change)
-        elif Banks.takes(spec):
+        if isinstance(spec, ManagedSpec) and Banks.takes(spec):
             worker = BankMember(name, spec, self._banks, self._session, on_change)
         else:
             worker = self._engines.expert(name, spec, on_change)
@@ -177,6 +139,7 @@ class Fleet:
 
     async def stop_worker(self, worker: Worker) -> None:
         """Stop a worker that is no longer wanted."""
+        self._forgive(worker)
         await worker.stop()
         if worker in self._workers:
             self._workers.remove(worker)
@@ -202,7 +165,7 @@ class Fleet:
         """
         self._trials.update(rows)
         try:
-            await self._push_head()
+            await self._metas.push()
             yield
         except BaseException:
             for slot in rows:
@@ -221,7 +184,7 @@ class Fleet:
         for expert in experts:
             self._renew(expert)
             self._trials.pop(expert.slot, None)
-        await self._push_head()
+        await self._metas.push()
         self._publish()
 
     def _renew(self, expert: RegisteredExpert) -> None:
@@ -264,7 +227,7 @@ class Fleet:
 
     async def _drain(self, member: Member) -> None:
         try:
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(self._settings.request_seconds):
                 while self._in_use(member.expert.slot):  # noqa: ASYNC110
                     await asyncio.sleep(DRAIN_POLL)
         except TimeoutError:
@@ -283,12 +246,15 @@ class Fleet:
 
     def _expert_changed(self, worker: Worker) -> None:
         self._on_status(worker.name, worker.status)
+        self._forgive(worker)
         self._publish()
 
-    async def explain(self, key: str, experts: Sequence[LiveExpert]) -> Mapping[str, float]:
-        """The probability of each of `experts` in the request that the meta worker explains under
-        `key`: where it was handed over, or else where the answer began."""
-        meta = self._meta
+    async def explain(
+        self, endpoint: Endpoint, key: str, experts: Sequence[LiveExpert]
+    ) -> Mapping[str, float]:
+        """The probability of each of `experts` in the request that the meta worker at `endpoint`
+        explains under `key`: where it was handed over, or else where the answer began."""
+        meta = next((m for m in self._metas.usable if m.endpoint == endpoint), None)
         if meta is None:
             return {}
         try:
@@ -309,28 +275,36 @@ class Fleet:
     # ------------------------------------------------------------ what others see
 
     def _publish(self) -> None:
-        meta, worker = self._meta, self._meta_worker
-        if meta is None or worker is None or worker.endpoint is None:
-            self._snapshots.publish(None, ())
+        """What requests may use. A worker whose breaker is open is down, and an expert without a
+        worker cannot be chosen."""
+        metas = self._metas.usable
+        closed = tuple(m.endpoint for m in metas if self._circuits.closed(m.endpoint))
+        if not closed:
+            self._snapshots.publish((), ())
             return
+        info = metas[0].info
         live = [
-            LiveExpert(
-                member.expert.name,
-                meta.info.vocabulary.token_id(member.expert.slot),
-                member.worker.endpoint,
-            )
+            LiveExpert(member.expert.name, info.vocabulary.token_id(member.expert.slot), replicas)
             for member in self._members.values()
-            if member.worker.endpoint is not None and member.expert.meta == meta.info.rows
+            if member.expert.meta == info.rows and (replicas := self._answering(member.worker))
         ]
-        self._snapshots.publish(worker.endpoint, tuple(live))
+        self._snapshots.publish(closed, tuple(live))
+
+    def _answering(self, worker: Worker) -> tuple[Endpoint, ...]:
+        return tuple(e for e in worker.endpoints if self._circuits.closed(e))
 
     def meta_state(self) -> str:
-        """The meta worker's state in words."""
-        return str(self._meta_worker.status) if self._meta_worker else "not started"
+        """The meta workers' state in words."""
+        failing = self._metas.usable and not self._snapshots.current.meta
+        return FAILING if failing else self._metas.state
 
     def expert_states(self) -> dict[str, str]:
         """Every expert's state in words."""
-        states = {name: str(member.worker.status) for name, member in self._members.items()}
+        workers = {name: member.worker for name, member in self._members.items()}
+        states = {
+            name: FAILING if w.endpoints and not self._answering(w) else str(w.status)
+            for name, w in workers.items()
+        }
         return states | dict.fromkeys(self._disabled, DISABLED)
 
     def banks(self) -> dict[str, str]:
@@ -342,6 +316,7 @@ class Fleet:
         """Stop every worker this fleet started, all at once."""
         for task in [*self._tasks, *self._draining.values()]:
             task.cancel()
+        await self._metas.close()
         self._banks.closing = True
         await asyncio.gather(*(worker.stop() for worker in self._workers), return_exceptions=True)
 
@@ -353,6 +328,6 @@ class Fleet:
     async def _push_quietly(self) -> None:
         """Push the head; a meta worker that is away gets it when it comes back."""
         try:
-            await self._push_head()
+            await self._metas.push()
         except MetaError as error:
             log.warning("could not push the head: %s", error)

@@ -2,11 +2,12 @@
 
     decision ──> whole at expert ──> whole at meta            (tools, grammars)
     text at meta ──expert token──> text at expert ──> finish
-         ^                              │ failure
-         └────────── resume at meta, that expert's token masked
+         ^                              │ failure: resume at another replica of the expert;
+         └───── without one: resume at meta, that expert's token masked
 
-"Home" is the model that begins and that answers are resumed at: the meta LLM, or the model that
-the client pinned.
+A failed leg at the meta is resumed there too, at another replica if there is one. "Home" is the
+model that begins and that answers are resumed at: the meta LLM, or the model that the client
+pinned.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from server.errors import ContextTooLong, TriviumError, UpstreamRejected
+from server.errors import (
+    ContextTooLong,
+    DeadlineExceeded,
+    NotReady,
+    ShuttingDown,
+    TriviumError,
+    UpstreamRejected,
+)
 from server.events import (
     Considered,
     Event,
@@ -34,8 +42,10 @@ from server.legs import Leg, Plan, Target
 from server.snapshot import LiveExpert
 from server.stops import SeamStops
 
-MAX_FAILURES = 3
+MAX_FAILURES = 10
 """Legs that may fail in one choice before it is given up."""
+MAX_FRUITLESS = 3
+"""Legs in a row that may fail without having written any text."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,13 @@ class LegEnded:
 
 @dataclass(frozen=True)
 class LegFailed:
-    """The worker's stream failed, before or after its first event."""
+    """The worker's stream failed, before or after its first event.
+
+    `another`: the same model has a replica that can be asked and has not failed in this choice.
+    """
 
     error: TriviumError
+    another: bool = False
     kind: Literal["leg_failed"] = "leg_failed"
 
 
@@ -126,7 +140,7 @@ class Handoff:
         self._resumable = True
         self._lost: set[str] = set()
         """Experts that failed; their tokens are masked from then on."""
-        self._failures = 0
+        self._failures = self._fruitless = 0
         self._prompt: Usage | None = None
         self._rest = Usage()
         self._segments: list[Segment] = []
@@ -186,7 +200,7 @@ class Handoff:
             case LegEnded():
                 return self._on_end(now)
             case LegFailed():
-                return self._on_failure(event.error, now)
+                return self._on_failure(event, now)
         return []
 
     def abort(self, now: float) -> None:
@@ -239,38 +253,43 @@ class Handoff:
     def _hand_over(self, expert: LiveExpert, now: float) -> list[Action]:
         probability = (self._now.chances or {}).get(expert.name)
         self._close_leg("handoff", now)
+        self._fruitless = 0
         self._stops.seam()
-        target = Target(expert.name, expert.endpoint)
+        target = Target(expert.name, expert.endpoints)
         leg = replace(self._leg_at_home(), target=target, at_home=False, experts=())
         begin = self._begin(leg, now)
         self._now.token_id, self._now.probability = expert.token_id, probability
         return [Emit(Routed(expert.name, self._choice)), *begin]
 
-    def _on_failure(self, error: TriviumError, now: float) -> list[Action]:
-        leg, first = self._now.leg, not self._segments
+    def _on_failure(self, failure: LegFailed, now: float) -> list[Action]:
+        leg, error, first = self._now.leg, failure.error, not self._segments
         too_long = isinstance(error, ContextTooLong)
         if too_long and leg.max_tokens is not None and not first:
             # Without a limit the worker writes to the end of its context, which is nearer.
             self._now.leg = replace(leg, max_tokens=None)
             return [StartLeg(self._now.leg)]
+        fruitless = self._now.start == len(self._text)
         self._close_leg("failed", now, error)
         full = (too_long and leg.at_home and self._text) or self._remaining() == 0
         if full and self._resumable:
             return [*self._emit_text(self._stops.flush()), *self._done("length", None)]
-        if self._beyond_help(error, first):
+        self._failures += 1
+        self._fruitless = self._fruitless + 1 if fruitless else 0
+        again = failure.another and not isinstance(error, UpstreamRejected)
+        if self._beyond_help(error, again, first):
             return [Emit(Failed(error)), Done()]
         self._stops.seam()
-        return self._begin(self._leg_at_home(), now)
+        return self._begin(self._leg_again(leg) if again else self._leg_elsewhere(leg), now)
 
-    def _beyond_help(self, error: TriviumError, first: bool) -> bool:
-        """Count a failed leg; True if the choice cannot go on."""
-        self._failures += 1
-        if self._failures >= MAX_FAILURES or not self._resumable:
+    def _beyond_help(self, error: TriviumError, again: bool, first: bool) -> bool:
+        """Whether the choice cannot go on. `again`: the same model could."""
+        given_up = self._failures >= MAX_FAILURES or self._fruitless >= MAX_FRUITLESS
+        if given_up or not self._resumable or isinstance(error, DeadlineExceeded | ShuttingDown):
             return True
-        if not self._now.leg.at_home:
-            self._lost.add(self._now.leg.target.name)
+        if again or not self._now.leg.at_home:
             return False
-        return isinstance(error, UpstreamRejected) or (first and not self._text)
+        refused = isinstance(error, UpstreamRejected | NotReady)
+        return refused or (first and not self._text)
 
     # ------------------------------------------------------------ legs
 
@@ -289,6 +308,19 @@ class Handoff:
             experts=tuple(e for e in allowed if e.name not in self._lost),
             position="start" if start else "anywhere",
         )
+
+    def _leg_again(self, failed: Leg) -> Leg:
+        """The same model goes on from all text so far."""
+        if failed.at_home and failed.purpose != "decision":
+            return self._leg_at_home()
+        limit = 1 if failed.purpose == "decision" else self._remaining()
+        return replace(failed, prefix=self._text, max_tokens=limit, spent=self._spent)
+
+    def _leg_elsewhere(self, failed: Leg) -> Leg:
+        """Home goes on; what failed there is tried again, and an expert that failed is lost."""
+        if not failed.at_home:
+            self._lost.add(failed.target.name)
+        return self._leg_at_home()
 
     def _begin(self, leg: Leg, now: float) -> list[Action]:
         if leg.purpose == "whole":

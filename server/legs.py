@@ -63,7 +63,8 @@ class Target:
     """A model that can write a leg. `name` is "meta" or the expert's."""
 
     name: str
-    endpoint: Endpoint
+    endpoints: tuple[Endpoint, ...]
+    """Its replicas when the request began; at least one. All have the same name for the model."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,11 @@ def make_plan(request: GenerationRequest, snapshot: Snapshot) -> Plan:
 def _home(model: str, snapshot: Snapshot) -> Target:
     prefix, _, name = model.partition("/")
     if model == AUTO or (prefix, name) == (AUTO, META):
-        if snapshot.meta is None:
-            raise NotReady("the meta LLM is still starting; try again in a few seconds")
+        if not snapshot.meta:
+            raise NotReady(
+                "the meta LLM cannot be asked now: it is starting, or its requests fail; try again"
+                " in a few seconds"
+            )
         return Target(META, snapshot.meta)
     expert = snapshot.by_name(name) if prefix == AUTO else None
     if expert is None:
@@ -132,7 +136,7 @@ def _home(model: str, snapshot: Snapshot) -> Target:
             f"the model {model!r} does not exist; GET /v1/models lists those that do",
             param="model",
         )
-    return Target(expert.name, expert.endpoint)
+    return Target(expert.name, expert.endpoints)
 
 
 def worker_body(request: GenerationRequest, leg: Leg, explain: str | None = None) -> dict[str, Any]:
@@ -143,7 +147,7 @@ def worker_body(request: GenerationRequest, leg: Leg, explain: str | None = None
         dropped |= NOT_FOR_DECISION
     fields = request.model_dump(exclude_unset=True, exclude=set(dropped))
     body = {k: v for k, v in fields.items() if v is not None}
-    body["model"] = leg.target.endpoint.model
+    body["model"] = leg.target.endpoints[0].model
     body["stream"] = True
     # Continuous: a leg that is left or lost in the middle has its tokens counted all the same.
     body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}

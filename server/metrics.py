@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Info, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
+from server.happenings import BreakerChanged, Hedged, Retried
 from server.instruments import (
     FIRST_TOKEN_BUCKETS,
     REQUEST_BUCKETS,
@@ -44,7 +45,7 @@ class Metrics:
         self._instruments = make = Instruments(self.registry, states)
         self._http, self._answers, self._legs = _Http(make), _Answers(make), _Legs(make)
         self._failures, self._registrations = _Failures(make), _Registrations(make)
-        self._present = _Present(states)
+        self._replicas, self._present = _Replicas(make), _Present(states)
         self.registry.register(self._present)
         about = Info("trivium", "The version that runs", registry=self.registry)
         about.info({"version": version("trivium")})
@@ -65,6 +66,8 @@ class Metrics:
                 self._answers.ended(happening)
             case Answered():
                 self._http.answered(happening)
+            case Retried() | Hedged() | BreakerChanged():
+                self._replicas.told(happening)
 
     def registration(self, progress: Progress) -> None:
         """Told of every step of every registration."""
@@ -199,6 +202,36 @@ class _Failures:
         if (failed := leg.instead_of) is not None:
             counter = self._fallbacks if failed.first_ms is None else self._recoveries
             counter.labels(self._label(failed.model), failed.error_type).inc()
+
+
+class _Replicas:
+    """What the pool does about replicas that are slow, fail, or keep failing."""
+
+    def __init__(self, make: Instruments) -> None:
+        self._label = make.label
+        self._retries = make.counter(
+            "retries",
+            "Replicas that failed before their first token; the next one was asked",
+            *("model", "reason"),
+        )
+        self._hedges = make.counter(
+            "hedges",
+            "Second replicas asked because the first was slow to begin; won: they were first",
+            *("model", "won"),
+        )
+        self._breakers = make.counter(
+            "breaker_changes", "Breakers of workers that went open, half_open or closed", "state"
+        )
+
+    def told(self, happening: Retried | Hedged | BreakerChanged) -> None:
+        match happening:
+            case Retried():
+                self._retries.labels(self._label(happening.model), happening.reason).inc()
+            case Hedged():
+                won = "yes" if happening.won else "no"
+                self._hedges.labels(self._label(happening.model), won).inc()
+            case BreakerChanged():
+                self._breakers.labels(happening.state).inc()
 
 
 class _Registrations:

@@ -1,6 +1,7 @@
 """What observers are told of a request: where its legs begin and end, and what became of it.
 
     RequestStarted  (LegStarted  LegEnded)… for each choice  RequestEnded      from the dispatcher
+    Retried, Hedged, BreakerChanged                                            from the pool
     Answered                                                                   from the HTTP edge
 
 Nothing is told of single tokens: an observer costs a request some microseconds, a token nothing.
@@ -17,6 +18,7 @@ from typing import Literal
 
 from server.events import Segment, Usage
 from server.handoff import Handoff
+from server.happenings import BreakerChanged, Hedged, Retried
 from server.legs import Leg
 
 log = logging.getLogger(__name__)
@@ -83,7 +85,16 @@ class Answered:
     seconds: float
 
 
-Happening = RequestStarted | LegStarted | LegEnded | RequestEnded | Answered
+Happening = (
+    RequestStarted
+    | LegStarted
+    | LegEnded
+    | RequestEnded
+    | Answered
+    | Retried
+    | Hedged
+    | BreakerChanged
+)
 Observer = Callable[[Happening], None]
 
 

@@ -165,9 +165,10 @@ class Registrar:
 
     async def _try_out(self, worker: Worker, manifest: Manifest, steps: _Steps) -> None:
         """Wait for the expert's worker, and ask it for a first word. Raises Unprocessable."""
-        endpoint = await _ready(worker)
+        endpoints = await _ready(worker)
         steps.say("asking the expert for a first word")
-        await self._probe(endpoint, manifest)
+        for endpoint in endpoints:
+            await self._probe(endpoint, manifest)
 
     def _refuse_shared(self, manifest: Manifest) -> None:
         """Raise Unprocessable if examples are also those of another expert: a query can be handed
@@ -333,7 +334,7 @@ class _Steps:
         self._say(Progress(self._name, self._step, "failed", reason))
 
 
-async def _ready(worker: Worker) -> Endpoint:
+async def _ready(worker: Worker) -> tuple[Endpoint, ...]:
     try:
         return await worker.ready()
     except WorkerFailed as error:

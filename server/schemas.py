@@ -65,6 +65,8 @@ class TriviumOptions(BaseModel):
     """Where an expert may be called: before the first token only, or in mid-answer too."""
     bias: dict[str, Number] | None = None
     """Added to the named experts' scores at the meta LLM."""
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Seconds that the whole answer may take, if that is less than the server allows."""
 
 
 class ChatCompletionRequest(Wire):

@@ -9,6 +9,7 @@ from typing import Protocol
 from fastapi import Request
 
 from server.dispatch import Dispatcher
+from server.draining import Drain
 from server.snapshot import SnapshotHolder
 
 
@@ -36,6 +37,7 @@ class Services:
     version: str
     started: int
     """Unix time (s); the models' `created`."""
+    drain: Drain = field(default_factory=Drain)
 
 
 def services_of(request: Request) -> Services:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from experts.manifest import MAX_REPLICAS
 from router.vocabulary import DEFAULT_SLOTS
 from server.addresses import PRIVATE_NETWORKS
 from server.logs import LogFormat
@@ -55,6 +56,10 @@ class Settings(BaseSettings):
     """Further arguments for vLLM on the meta worker."""
     meta_url: str | None = None
     """Base URL (without /v1) of a meta worker that runs elsewhere, with Trivium's plugins."""
+    meta_urls: tuple[str, ...] = ()
+    """Instead of `meta_url`: those of several workers that serve the same meta LLM."""
+    meta_replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    """Meta workers that are started here."""
     meta_model: str = "meta"
     """The meta LLM's model name at its worker."""
     slots: int = Field(default=DEFAULT_SLOTS, ge=1, le=1024)
@@ -71,6 +76,34 @@ class Settings(BaseSettings):
     """How long a managed worker may take to become healthy."""
     probe_seconds: float = 5.0
     """Pause between two questions whether a worker that runs elsewhere is there."""
+
+    request_seconds: float = Field(default=1800.0, gt=0)
+    """What one request may take in all; a client may ask for less (`trivium.timeout`)."""
+    meta_first_token_seconds: float = Field(default=300.0, gt=0)
+    """How long a meta worker may take to begin an answer, waiting and prefill included."""
+    expert_first_token_seconds: float = Field(default=300.0, gt=0)
+    """The same of an expert's worker."""
+    meta_stall_seconds: float = Field(default=120.0, gt=0)
+    """How long a meta worker may be silent in the middle of an answer."""
+    expert_stall_seconds: float = Field(default=120.0, gt=0)
+    """The same of an expert's worker."""
+    hedge_seconds: float | None = Field(default=None, gt=0)
+    """Without a first token after that time a second replica is asked too, and the first to
+    begin writes the answer; default never."""
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """How long running answers may go on when the server is told to stop."""
+
+    @model_validator(mode="after")
+    def _one_meta(self) -> Settings:
+        if self.meta_url is not None and self.meta_urls:
+            raise ValueError("give either TRIVIUM_META_URL or TRIVIUM_META_URLS")
+        return self
+
+    @property
+    def meta_bases(self) -> tuple[str, ...]:
+        """Base URLs (without /v1) of meta workers that run elsewhere; none: they run here."""
+        urls = self.meta_urls if self.meta_url is None else (self.meta_url,)
+        return tuple(url.rstrip("/") for url in urls)
 
     @property
     def keys_required(self) -> bool:

@@ -21,11 +21,12 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class LiveExpert:
-    """An expert that is healthy, fitted and pushed to the meta worker."""
+    """An expert that is healthy, fitted and pushed to the meta workers."""
 
     name: str
     token_id: int
-    endpoint: Endpoint
+    endpoints: tuple[Endpoint, ...]
+    """Its replicas; at least one."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Snapshot:
     """The models one request sees from its first event to its last."""
 
     version: int
-    meta: Endpoint | None
-    """None until the meta worker is healthy."""
+    meta: tuple[Endpoint, ...] = ()
+    """The meta LLM's replicas; none until one is healthy and has the head."""
     experts: tuple[LiveExpert, ...] = ()
 
     def by_token(self, token_id: int) -> LiveExpert | None:
@@ -48,14 +49,14 @@ class SnapshotHolder:
     """Owner of the current snapshot; counts the requests that still use each token id."""
 
     def __init__(self) -> None:
-        self._current = Snapshot(version=0, meta=None)
+        self._current = Snapshot(version=0)
         self._tokens_in_use: Counter[int] = Counter()
 
     @property
     def current(self) -> Snapshot:
         return self._current
 
-    def publish(self, meta: Endpoint | None, experts: tuple[LiveExpert, ...]) -> Snapshot:
+    def publish(self, meta: tuple[Endpoint, ...], experts: tuple[LiveExpert, ...]) -> Snapshot:
         """Replace the snapshot for requests that start from now on."""
         self._current = Snapshot(self._current.version + 1, meta, experts)
         return self._current

@@ -19,8 +19,8 @@ class Target(BaseModel):
 
 def worker_targets(snapshot: Snapshot) -> list[Target]:
     """Each worker once, with the names of its models: a bank has several."""
-    served = [] if snapshot.meta is None else [(META, snapshot.meta)]
-    served += [(expert.name, expert.endpoint) for expert in snapshot.experts]
+    served = [(META, endpoint) for endpoint in snapshot.meta]
+    served += [(e.name, endpoint) for e in snapshot.experts for endpoint in e.endpoints]
     models: dict[str, list[str]] = {}
     for name, endpoint in served:
         models.setdefault(endpoint.base_url, []).append(name)

@@ -19,6 +19,8 @@ from server.chunks import plain_events
 from server.completions.logprobs import chat_choice
 from server.errors import (
     ContextTooLong,
+    TriviumError,
+    UpstreamBusy,
     UpstreamError,
     UpstreamFailed,
     UpstreamRejected,
@@ -49,10 +51,17 @@ class ChatUpstream(Protocol):
     """What dispatch needs of the workers."""
 
     def stream_chat(
-        self, endpoint: Endpoint, body: Mapping[str, Any], path: str = CHAT
+        self,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        path: str = CHAT,
+        timeouts: Timeouts | None = None,
+        total: float | None = None,
     ) -> AsyncGenerator[WorkerBatch, None]:
         """Events of one answer with one choice, as they come. Ends normally only after a
         `Finished`.
+
+        `total` is how long it may take in all (s).
 
         `Finished` comes just before the delta of its own chunk; `Usage` is cumulative. Closing
         the generator closes the connection, so that the worker aborts the request.
@@ -64,10 +73,14 @@ class ChatUpstream(Protocol):
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: to connect, between two reads, and for what follows the finish reason."""
+    """Seconds: to connect, to the first bytes of the answer, between two reads then, and for what
+    follows the finish reason."""
 
     connect: float = 5.0
-    read: float = 300.0
+    first_token: float = 300.0
+    """A prompt's prefill, which takes minutes where a CPU is slow or many wait."""
+    stall: float = 120.0
+    """A step of a busy engine, with other requests' prefill in it."""
     tail: float = 2.0
     close: float = 0.05
     """For the end of the body after `[DONE]`, so that the connection can be used again."""
@@ -88,33 +101,57 @@ class Upstream:
     def __init__(self, session: aiohttp.ClientSession, timeouts: Timeouts | None = None) -> None:
         self._session = session
         self._timeouts = timeouts or Timeouts()
-        self._client_timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._timeouts.connect, sock_read=self._timeouts.read
-        )
+        self._running: set[aiohttp.StreamReader] = set()
+
+    def cut(self, error: TriviumError) -> None:
+        """End every running stream: where it is read, `error` is raised."""
+        for content in self._running:
+            content.set_exception(error)
 
     async def stream_chat(
-        self, endpoint: Endpoint, body: Mapping[str, Any], path: str = CHAT
+        self,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        path: str = CHAT,
+        timeouts: Timeouts | None = None,
+        total: float | None = None,
     ) -> AsyncGenerator[WorkerBatch, None]:
         """See ChatUpstream. `body` is sent as it is, so it must ask for a stream."""
+        timeouts = timeouts or self._timeouts
+        client_timeout = aiohttp.ClientTimeout(
+            total=total, sock_connect=timeouts.connect, sock_read=timeouts.first_token
+        )
         with _upstream_errors(endpoint):
             async with self._session.post(
                 f"{endpoint.base_url}{path}",
                 data=json.dumps(body).encode(),
                 headers={**HEADERS, **leg_headers.get({})},
-                timeout=self._client_timeout,
+                timeout=client_timeout,
                 allow_redirects=False,
             ) as response:
                 if response.status != 200:
                     raise await _refusal(response)
-                stream = _Stream()
-                while not stream.done:
-                    patience = self._timeouts.tail if stream.finished else None
-                    read = await self._read(response.content, patience)
-                    if batch := stream.take(read):
+                self._running.add(response.content)
+                try:
+                    async for batch in self._batches(response, timeouts):
                         yield batch
-                    if stream.fault is not None:
-                        raise stream.fault
-                await self._read(response.content, self._timeouts.close)
+                finally:
+                    self._running.discard(response.content)
+
+    async def _batches(
+        self, response: aiohttp.ClientResponse, timeouts: Timeouts
+    ) -> AsyncGenerator[WorkerBatch, None]:
+        stream, begun = _Stream(), False
+        while not stream.done:
+            read = await self._read(response.content, timeouts.tail if stream.finished else None)
+            if not begun:
+                begun = True
+                _limit_silence(response, timeouts.stall)
+            if batch := stream.take(read):
+                yield batch
+            if stream.fault is not None:
+                raise stream.fault
+        await self._read(response.content, timeouts.close)
 
     async def _read(self, content: aiohttp.StreamReader, patience: float | None) -> bytes:
         """Bytes as they come; b"" at the end, or when `patience` (s) is given and runs out."""
@@ -170,6 +207,14 @@ class _Stream:
         self.done = True
         if not self.finished:
             self.fault = UpstreamFailed("the model's stream was cut before the end of the answer")
+
+
+def _limit_silence(response: aiohttp.ClientResponse, seconds: float) -> None:
+    """From now on a read takes at most `seconds`; aiohttp knows one limit for a whole response."""
+    connection = response.connection
+    if connection is not None and connection.protocol is not None:
+        connection.protocol.read_timeout = seconds
+        connection.protocol.start_timeout()
 
 
 def parse_event(data: bytes) -> Iterator[WorkerEvent]:
@@ -256,6 +301,8 @@ def worker_error(error: Any, status: int | None) -> UpstreamError:
     param = param if isinstance(param, str) else None
     if code == "context_length_exceeded" or (status == 400 and _CONTEXT.search(message)):
         return ContextTooLong(message, param=param)
+    if status == 429:
+        return UpstreamBusy(message, status=status, param=param)
     return UpstreamRejected(message, status=status, param=param)
 
 

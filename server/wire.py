@@ -191,22 +191,28 @@ class EventStream(Response):
     """A server-sent event stream. However it ends, `source` is closed, and with it the workers.
 
     The status waits for the first bytes of `body`: what it raises before them is for the handlers
-    of errors.
+    of errors. `longest`: after so many seconds it ends, even if the client takes nothing.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, body: AsyncIterator[bytes], source: AsyncGenerator[Any, None]) -> None:
+    def __init__(
+        self, body: AsyncIterator[bytes], source: AsyncGenerator[Any, None], longest: float
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._body = body
         self._source = source
         self._started = False
+        self._longest = longest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._source):
             try:
-                await until_disconnect(receive, self._send(send))
+                async with asyncio.timeout(self._longest):
+                    await until_disconnect(receive, self._send(send))
+            except TimeoutError:
+                log.warning("the client was too slow to take the whole stream; it is dropped")
             except (ClientGone, OSError):
                 if not self._started:
                     raise

@@ -53,8 +53,8 @@ class Worker(Protocol):
     def status(self) -> WorkerStatus: ...
 
     @property
-    def endpoint(self) -> Endpoint | None:
-        """Where it answers; None unless it is live."""
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where it answers; none unless it is live, several if it has replicas."""
         ...
 
     @property
@@ -64,8 +64,8 @@ class Worker(Protocol):
 
     def start(self) -> None: ...
 
-    async def ready(self) -> Endpoint:
-        """Wait until it is live. Raises WorkerFailed."""
+    async def ready(self) -> tuple[Endpoint, ...]:
+        """Wait until it is live, with all replicas. Raises WorkerFailed."""
         ...
 
     async def stop(self) -> None: ...
@@ -94,6 +94,10 @@ class Watched:
         return self._endpoint
 
     @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return (self._endpoint,) if self._endpoint else ()
+
+    @property
     def bank(self) -> str | None:
         return None
 
@@ -103,14 +107,13 @@ class Watched:
     async def _run(self) -> None:
         raise NotImplementedError
 
-    async def ready(self) -> Endpoint:
-        while True:
-            if self._endpoint is not None:
-                return self._endpoint
+    async def ready(self) -> tuple[Endpoint, ...]:
+        while not self._endpoint:
             if self._status.state in ("failed", "stopped"):
                 raise WorkerFailed(f"worker {self.name!r} {self._status}")
             self._changed.clear()
             await self._changed.wait()
+        return self.endpoints
 
     def _set(self, status: WorkerStatus, endpoint: Endpoint | None = None) -> None:
         if (status, endpoint) == (self._status, self._endpoint):
@@ -137,10 +140,14 @@ class ManagedWorker(Watched):
         log: Path,
         start_seconds: float,
         on_change: OnChange,
+        model: str | None = None,
     ) -> None:
-        """`command` gives the command for a port."""
+        """`command` gives the command for a port; `model` is the model's name there, by default
+        the worker's."""
         super().__init__(name, on_change)
         self._command = command
+        self._model = model or name
+        self._port: int | None = None
         self._session = session
         self._log = log
         self._start_seconds = start_seconds
@@ -172,7 +179,8 @@ class ManagedWorker(Watched):
             await asyncio.sleep(min(FIRST_BACKOFF * 2**failures, LAST_BACKOFF))
 
     async def _launch(self) -> Endpoint:
-        port = free_port()
+        # The port of before, so that an answer that was cut finds the worker again.
+        port = self._port = free_port(self._port)
         command = self._command(port)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
@@ -194,7 +202,7 @@ class ManagedWorker(Watched):
         while asyncio.get_running_loop().time() < deadline:
             if self._process.returncode is not None:
                 raise WorkerFailed(f"could not start: {last_error(self._log)} (log: {self._log})")
-            endpoint = await probe(self._session, f"{base}/v1", self.name)
+            endpoint = await probe(self._session, f"{base}/v1", self._model)
             if endpoint is not None:
                 return endpoint
             await asyncio.sleep(POLL_SECONDS)
@@ -265,10 +273,16 @@ async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> En
     return Endpoint(base_url, model, found.get("max_model_len")) if found else None
 
 
-def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
+def free_port(wanted: int | None = None) -> int:
+    """A port on loopback that nobody listens on now: `wanted` if that is free."""
     with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind(("127.0.0.1", wanted or 0))
+        except OSError:
+            if wanted is None:
+                raise
+            return free_port()
         port: int = probe_socket.getsockname()[1]
         return port
 

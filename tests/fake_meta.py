@@ -26,6 +26,7 @@ class FakeMeta:
     def __init__(self, slots: int = 4, model: str = "meta") -> None:
         self.slots, self.model = slots, model
         self.alive = True
+        self.refuses_heads = False
         self.pushes = 0
         self.writer = FakeWorker(says(*TOKENS), model)
         self.restart()
@@ -64,6 +65,8 @@ class FakeMeta:
         return web.json_response({"version": self.version, "hidden_size": HIDDEN, **layout})
 
     async def _put_head(self, request: web.Request) -> web.Response:
+        if self.refuses_heads:
+            return web.json_response({"error": "no memory"}, status=500)
         body = await request.json()
         tensors = load(base64.b64decode(body["safetensors"]))
         self.rows, self.bias, self.version = tensors["rows"], tensors["bias"], body["version"]

@@ -52,6 +52,8 @@ class Reply:
     """Seconds between the finish reason and what follows it."""
     prompt_tokens: int = PROMPT_TOKENS
     usage: bool = True
+    role: bool = True
+    """Whether the role is told before the first token, and not with it."""
 
 
 Behaviour = Callable[[dict[str, Any]], Reply]
@@ -125,29 +127,51 @@ class FakeWorker:
         return Endpoint(f"http://127.0.0.1:{self._port}/v1", self.model)
 
     @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return (self.endpoint,)
+
+    @property
     def bodies(self) -> list[dict[str, Any]]:
         return [received.body for received in self.received]
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self.chat)
-        app.router.add_post("/v1/completions", self.chat)
-        app.router.add_get("/v1/models", self._models)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    async def start(self) -> None:
+        """Listen, at the port of before if there was one."""
+        self._runner = web.AppRunner(
+            self.application(), handler_cancellation=True, shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+
+    def application(self) -> web.Application:
+        """The routes."""
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
+        return app
 
     async def stop(self) -> None:
         """Close the port: from now on connections are refused."""
         if self._runner:
             await self._runner.cleanup()
             self._runner = None
+
+    async def kill(self) -> None:
+        """Stop as by `kill -9`: every connection is reset."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        for connection in self._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self.stop()
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": self.model, "max_model_len": 2048}]})
@@ -222,7 +246,8 @@ class _Writer:
         self.finished = False
 
     def opening(self) -> list[bytes]:
-        return [b": hello\r\n\r\n", self.chunk({"role": "assistant", "content": ""})]
+        first = [b": hello\r\n\r\n", self.chunk({"role": "assistant", "content": ""})]
+        return first if self._reply.role else []
 
     def closing(self) -> list[bytes]:
         chunks = [b"data: [DONE]\n\n"]

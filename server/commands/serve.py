@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from server.app import Watcher, create_app
 from server.commands.client import CommandError
+from server.draining import DrainingServer
 from server.keys import KeysError, KeyStore
 from server.logs import log_to_stderr
 from server.registration import Progress
@@ -29,6 +31,7 @@ from server.workers import WorkerStatus
 NEEDED_MEMORY = 4_000_000_000
 """Bytes that the embedded default's two workers and the orchestrator need to start."""
 SHUTDOWN_SECONDS = 10
+"""For connections to close, once the running answers are over."""
 
 
 def serve(options: dict[str, Any]) -> None:
@@ -38,18 +41,19 @@ def serve(options: dict[str, Any]) -> None:
         settings = Settings(**options)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise CommandError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        place = ".".join(map(str, fault["loc"])) or "settings"
+        raise CommandError(f"{place}: {fault['msg']}") from None
     check_keys(settings)
     check_port(settings.host, settings.port)
     checkpoint = None
-    if settings.meta_url is None:
+    if not settings.meta_bases:
         check_engine()
         check_memory()
         checkpoint = prepare_meta(settings, console)
     log_to_stderr(settings.log_format)
     app = create_app(settings, checkpoint, _Printer(console, settings))
     gc.freeze()  # what is there now stays: collections need not look at it again and again
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -58,6 +62,11 @@ def serve(options: dict[str, Any]) -> None:
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    server = DrainingServer(config, app.state.drain)
+    with contextlib.suppress(KeyboardInterrupt):  # raised again once all is stopped
+        server.run()
+    if not server.started:
+        raise CommandError("the server could not start; the lines above say why")
     console.print("stopped")
 
 
@@ -163,7 +172,7 @@ class _Printer(Watcher):
     def worker(self, name: str, status: WorkerStatus) -> None:
         if status.state == "live":
             self._print(f"worker {name} is live ({self._took(name)})")
-            if name == "meta" and not self._announced:
+            if name.partition(".")[0] == "meta" and not self._announced:
                 self._announced = True
                 self._meta_live = time.monotonic()
                 self._print(f"serving on {self._url} (a browser finds the chat page there);")

@@ -179,13 +179,13 @@ def _outcome(expert: str | None, written: int, query: Query) -> str:
 async def run(args: argparse.Namespace) -> dict[str, Any]:
     settings = Settings()
     checkpoint = None
-    if settings.meta_url is None:
+    if not settings.meta_bases:
         checkpoint = await asyncio.to_thread(prepare, settings.models_dir, None, settings.slots)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        worker = Engines(settings, session).meta(checkpoint, lambda worker: None)
+        worker = Engines(settings, session).metas(checkpoint, lambda worker: None)[0]
         worker.start()
         try:
-            endpoint = await worker.ready()
+            (endpoint,) = await worker.ready()
             client = MetaClient(session, endpoint.base_url.removesuffix("/v1"), endpoint.model)
             queries = limit_per_expert(read_queries(args.train), args.examples, args.seed)
             cache = settings.cache_dir / "encodings"

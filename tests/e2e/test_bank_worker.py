@@ -58,7 +58,7 @@ class Site:
         member = BankMember(f"e{number}", spec, self.banks, self.session, lambda worker: None)
         self.members[number] = member
         member.start()
-        return await member.ready()
+        return (await member.ready())[0]
 
     async def remove(self, number: int) -> None:
         await self.members.pop(number).stop()

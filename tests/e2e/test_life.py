@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,12 @@ def test_a_client_that_goes_away_frees_the_worker(server: Server) -> None:
 
 
 def test_a_restart_keeps_the_registry(server: Server) -> None:
-    assert server.stop() == 0
+    story = streamed(server.client, STORY, max_tokens=60)
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(streamed, server.client, STORY, max_tokens=60)
+        time.sleep(0.3)
+        assert server.stop() == 0
+        assert running.result() == story, "an answer that was running did not finish"
     server.start()
     assert "encoding" not in server.log.rsplit("starting the meta worker", 1)[1]
     answer = ask(server.client, SUM, extra_body=trace())

@@ -48,6 +48,16 @@ def test_a_bank_may_be_named_or_refused(tmp_path: Path) -> None:
     assert load_manifest(write(tmp_path)).worker.bank is None  # type: ignore[union-attr]
 
 
+def test_a_worker_may_have_replicas(tmp_path: Path) -> None:
+    urls = ["http://10.0.0.7:8000/v1", "http://10.0.0.8:8000/v1/"]
+    elsewhere = load_manifest(write(tmp_path, worker={"urls": urls, "model": "m"})).worker
+    assert isinstance(elsewhere, ExternalWorker)
+    assert elsewhere.bases == ("http://10.0.0.7:8000/v1", "http://10.0.0.8:8000/v1")
+    here = load_manifest(write(tmp_path, worker={"checkpoint": "w", "replicas": 3})).worker
+    assert isinstance(here, ManagedWorker)
+    assert here.replicas == 3
+
+
 def test_a_url_makes_an_external_worker(tmp_path: Path) -> None:
     worker = {"url": "http://10.0.0.7:8000/v1", "model": "poems-7b"}
     manifest = load_manifest(write(tmp_path, worker=worker))
@@ -92,6 +102,11 @@ def test_a_manifest_survives_the_registrys_json(tmp_path: Path) -> None:
         ({"worker": None}, "worker: give"),
         ({"worker": {"checkpoint": "w", "speed": 3}}, "speed"),
         ({"worker": {"url": "http://a/v1"}}, "model"),
+        ({"worker": {"url": "http://a/v1", "urls": ["http://b/v1"], "model": "m"}}, "either"),
+        ({"worker": {"urls": [], "model": "m"}}, "either `url`, or `urls`"),
+        ({"worker": {"urls": ["http://a/v1"] * 2, "model": "m"}}, "twice"),
+        ({"worker": {"checkpoint": "w", "replicas": 0}}, "replicas"),
+        ({"worker": {"checkpoint": "w", "replicas": 2, "bank": "math"}}, "a bank is one process"),
         ({"worker": {"checkpoint": "w", "bank": "Math!"}}, "bank"),
         ({"worker": {"checkpoint": "w", "bank": "math", "args": ["-x"]}}, "`args` are for a vLLM"),
         ({"examples": QUERIES[:4]}, "examples"),

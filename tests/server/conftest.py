@@ -18,10 +18,14 @@ from openai import AsyncOpenAI
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from server.api import api_router
+from server.circuits import Circuits
 from server.dispatch import Dispatcher
+from server.draining import Drain
+from server.observe import Happening, fan_out
+from server.pool import Pool, PoolOptions
 from server.seeing import install_seeing
 from server.services import Health, Services
-from server.snapshot import LiveExpert, SnapshotHolder
+from server.snapshot import Endpoint, LiveExpert, SnapshotHolder
 from server.upstream import Timeouts, Upstream, worker_session
 from server.wire import install_edge
 from tests.fakes import FakeWorker, says
@@ -43,7 +47,7 @@ class FakeStatus:
         return Health(self.meta, self.experts)
 
 
-async def explain(key: str, experts: Sequence[LiveExpert]) -> dict[str, float]:
+async def explain(endpoint: Endpoint, key: str, experts: Sequence[LiveExpert]) -> dict[str, float]:
     """As the fleet, for a meta worker whose decisions are always the same."""
     return {"arithmetic": 0.75, "astronomy": 0.125}
 
@@ -53,10 +57,9 @@ Guard = Callable[[FastAPI], None]
 
 
 def make_app(
-    snapshots: SnapshotHolder,
-    status: FakeStatus,
-    timeouts: Timeouts,
+    world: World,
     guard: Guard | None = None,
+    drain: Drain | None = None,
     provider: TracerProvider | None = None,
 ) -> FastAPI:
     """The smallest application around the API."""
@@ -64,11 +67,17 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with worker_session() as session:
-            dispatcher = Dispatcher(
-                snapshots, Upstream(session, timeouts), explain=explain, observer=seeing.observer
+            upstream, seen = Upstream(session), fan_out(seeing.observer, world.happenings.append)
+            circuits = Circuits(upstream, seen)
+            world.pool = Pool(upstream, circuits, world.options, seen)
+            world.dispatcher = dispatcher = Dispatcher(
+                world.snapshots, world.pool, explain=explain, observer=seen
             )
-            app.state.services = Services(snapshots, dispatcher, status, "1.2.3", STARTED)
+            app.state.services = Services(
+                world.snapshots, dispatcher, world.status, "1.2.3", STARTED, drain or Drain()
+            )
             yield
+            await circuits.close()
 
     app = FastAPI(lifespan=lifespan)
     if guard is not None:
@@ -122,7 +131,11 @@ class World:
         self.astronomy = FakeWorker(says("Moon"), "astronomy-model")
         self.snapshots = SnapshotHolder()
         self.status = FakeStatus(experts={"arithmetic": "live", "astronomy": "live"})
-        self.timeouts = Timeouts(connect=1.0, read=1.0, tail=0.2)
+        self.timeouts = Timeouts(connect=1.0, first_token=1.0, stall=1.0, tail=0.2)
+        self.options = PoolOptions(lambda model: self.timeouts, resume=3.0)
+        self.pool: Pool
+        self.dispatcher: Dispatcher
+        self.happenings: list[Happening] = []
         self.url = ""
         self.http: httpx.AsyncClient
 
@@ -135,10 +148,10 @@ class World:
 
     def publish(self) -> None:
         self.snapshots.publish(
-            self.meta.endpoint,
+            self.meta.endpoints,
             (
-                LiveExpert("arithmetic", ARITHMETIC, self.arithmetic.endpoint),
-                LiveExpert("astronomy", ASTRONOMY, self.astronomy.endpoint),
+                LiveExpert("arithmetic", ARITHMETIC, self.arithmetic.endpoints),
+                LiveExpert("astronomy", ASTRONOMY, self.astronomy.endpoints),
             ),
         )
 
@@ -185,7 +198,7 @@ async def serving_world(
         for worker in (world.meta, world.arithmetic, world.astronomy):
             await stack.enter_async_context(worker)
         world.publish()
-        app = make_app(world.snapshots, world.status, world.timeouts, guard, provider)
+        app = make_app(world, guard, provider=provider)
         world.url = await stack.enter_async_context(serving(app))
         world.http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=world.url, timeout=10, verify=False)

@@ -162,7 +162,7 @@ async def test_plain_addresses_are_checked_at_connection_too() -> None:
 async def test_the_operators_own_worker_may_be_anywhere(host: str) -> None:
     async with FakeWorker(says("x")) as worker:
         url = worker.endpoint.base_url.replace("127.0.0.1", host)
-        addresses = Addresses([ip_network("10.0.0.0/8")], own_url=url)
+        addresses = Addresses([ip_network("10.0.0.0/8")], own_urls=[url])
         async with worker_session(addresses) as session:
             assert await probe(session, url, "fake") is not None
 

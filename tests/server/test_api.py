@@ -16,7 +16,7 @@ MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 
 
 async def test_models(world: World) -> None:
-    world.snapshots.publish(world.meta.endpoint, world.snapshots.current.experts[:1])
+    world.snapshots.publish(world.meta.endpoints, world.snapshots.current.experts[:1])
     listed = (await world.http.get("/v1/models")).json()
     assert listed["object"] == "list"
     assert [m["id"] for m in listed["data"]] == ["trivium", "trivium/meta", "trivium/arithmetic"]
@@ -34,7 +34,7 @@ async def test_health_follows_the_meta(world: World) -> None:
     up = await world.http.get("/health")
     assert up.status_code == 200
     assert up.json() == {"status": "ok", "meta": "live", "experts": {"arithmetic": "starting"}}
-    world.snapshots.publish(None, ())
+    world.snapshots.publish((), ())
     world.status.meta = "loading"
     down = await world.http.get("/health")
     assert down.status_code == 503
@@ -140,7 +140,7 @@ async def test_wrong_path_and_method(world: World) -> None:
 
 
 async def test_an_expert_that_is_registered_but_down(world: World) -> None:
-    world.snapshots.publish(world.meta.endpoint, ())
+    world.snapshots.publish(world.meta.endpoints, ())
     response = await world.ask(model="trivium/arithmetic")
     assert response.status_code == 503
     # restricting to it is no mistake: the meta answers

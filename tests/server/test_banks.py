@@ -130,9 +130,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 async def test_experts_of_one_architecture_share_a_bank(site: Site) -> None:
     first = site.member("sums", site.checkpoint("one"))
     other = site.member("stars", site.checkpoint("two"))
-    endpoint = await first.ready()
+    (endpoint,) = await first.ready()
     assert (endpoint.model, endpoint.max_model_len) == ("sums", 512)
-    assert (await other.ready()).model == "stars"
+    assert (await other.ready())[0].model == "stars"
     assert (first.bank, other.bank, list(site.engines)) == ("llama", "llama", ["llama"])
     assert sorted(site.engines["llama"].experts) == ["stars", "sums"]
     base = json.loads((site.folder / "banks" / "llama" / "config.json").read_text())
@@ -175,7 +175,7 @@ async def test_a_bank_that_hiccups_is_asked_again(
 ) -> None:
     monkeypatch.setattr("server.banks.AGAIN_SECONDS", 0.01)
     site.answers = [(500, "internal"), (503, "busy")]
-    assert (await site.member("sums", site.checkpoint("one")).ready()).model == "sums"
+    assert (await site.member("sums", site.checkpoint("one")).ready())[0].model == "sums"
 
 
 async def test_an_older_expert_of_the_name_makes_room(
@@ -225,7 +225,7 @@ async def test_an_expert_that_leaves_is_removed_and_the_last_one_ends_the_bank(s
     await other.stop()
     assert (site.removed, site.stopped) == (["sums"], ["bank:llama"])
     again = site.member("sums", site.folder / "one")
-    assert (await again.ready()).model == "sums"
+    assert (await again.ready())[0].model == "sums"
 
 
 async def test_an_expert_that_never_found_a_bank_leaves_quietly(site: Site) -> None:

@@ -281,7 +281,7 @@ async def test_pinned_models_are_not_routed(world: World) -> None:
 
 
 async def test_without_experts_the_request_is_plain(world: World) -> None:
-    world.snapshots.publish(world.meta.endpoint, ())
+    world.snapshots.publish(world.meta.endpoints, ())
     await world.answer()
     assert world.meta.bodies == [{"model": "meta-model", "messages": [USER], **WORKER_STREAM}]
 
@@ -348,7 +348,7 @@ async def test_a_request_keeps_its_snapshot_and_its_tokens(world: World) -> None
     world.meta.behave = says("a ", "b ", CALL, delay=0.05)
     task = asyncio.create_task(world.answer())
     await until(lambda: world.meta.received)
-    world.snapshots.publish(world.meta.endpoint, ())
+    world.snapshots.publish(world.meta.endpoints, ())
     assert world.snapshots.token_in_use(ARITHMETIC)
     assert content(await task) == "a b 42"
     assert not world.snapshots.token_in_use(ARITHMETIC)

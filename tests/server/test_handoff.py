@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from server.errors import ContextTooLong, UpstreamFailed, UpstreamRejected
+from server.errors import (
+    ContextTooLong,
+    DeadlineExceeded,
+    ShuttingDown,
+    TriviumError,
+    UpstreamFailed,
+    UpstreamRejected,
+)
 from server.events import (
     Considered,
     Event,
@@ -20,6 +27,7 @@ from server.events import (
 )
 from server.handoff import (
     MAX_FAILURES,
+    MAX_FRUITLESS,
     Action,
     Done,
     Emit,
@@ -32,10 +40,11 @@ from server.handoff import (
 from server.legs import Leg, Plan, Target
 from server.snapshot import Endpoint, LiveExpert
 
-META = Target("meta", Endpoint("http://meta/v1", "m"))
-MATHS = LiveExpert("maths", 101, Endpoint("http://maths/v1", "a"))
-MOON = LiveExpert("moon", 102, Endpoint("http://moon/v1", "b"))
+META = Target("meta", (Endpoint("http://meta/v1", "m"),))
+MATHS = LiveExpert("maths", 101, (Endpoint("http://maths/v1", "a"),))
+MOON = LiveExpert("moon", 102, (Endpoint("http://moon/v1", "b"),))
 BROKEN = LegFailed(UpstreamFailed("broken"))
+ANOTHER = LegFailed(UpstreamFailed("broken"), another=True)
 
 
 class Driven:
@@ -131,11 +140,42 @@ def test_position_start_does_not_route_after_text() -> None:
 def test_failures_are_bounded() -> None:
     d = Driven().on(TextDelta("a"), BROKEN)
     for _ in range(MAX_FAILURES - 2):
-        d.on(BROKEN)
+        d.on(TextDelta("b"), BROKEN)
     assert not d.done
-    d.on(BROKEN)
+    d.on(TextDelta("c"), BROKEN)
     assert d.done
     assert d.events[-1] == Failed(BROKEN.error)
+
+
+def test_failures_that_bring_nothing_are_fewer() -> None:
+    d = Driven().on(TextDelta("a"), *[BROKEN] * MAX_FRUITLESS)
+    assert not d.done
+    assert d.on(BROKEN).events[-1] == Failed(BROKEN.error)
+
+
+def test_another_replica_goes_on_with_the_same_expert() -> None:
+    d = Driven(budget=9).on(TextDelta("a"), *call(MATHS, 2), TextDelta("b"), Usage(12, 1), ANOTHER)
+    leg = d.leg
+    assert (leg.target.name, leg.at_home, leg.prefix) == ("maths", False, "ab")
+    assert (leg.max_tokens, leg.spent, leg.experts) == (7, 2, ())
+    d.on(BROKEN)
+    assert (d.leg.target.name, d.leg.experts) == ("meta", (MOON,))
+    assert [s.model for s in d.machine.segments] == ["meta", "maths", "maths"]
+
+
+def test_another_replica_of_the_meta_decides_again() -> None:
+    d = Driven(structured=True, budget=50).on(Usage(3, 0), ANOTHER)
+    assert (d.leg.purpose, d.leg.max_tokens, len(d.leg.experts)) == ("decision", 1, 2)
+    d.on(*call(MATHS), ANOTHER)
+    assert (d.leg.purpose, d.leg.target.name, d.leg.max_tokens) == ("whole", "maths", 50)
+
+
+@pytest.mark.parametrize(
+    "error", [DeadlineExceeded("late"), ShuttingDown("the server is being stopped")]
+)
+def test_nobody_goes_on_after_the_end(error: TriviumError) -> None:
+    d = Driven().on(*call(MATHS), TextDelta("a"), LegFailed(error, another=True))
+    assert d.events[-1] == Failed(error)
 
 
 def test_home_failing_first_is_final() -> None:

@@ -211,7 +211,7 @@ async def test_a_request_that_no_model_answers_costs_no_tokens(tmp_path: Path) -
             assert (await ask(site, secret, stream=True)).status_code == 400
         assert (await ask(site, secret, n=0)).status_code == 400
         assert (await ask(site, secret, model="other")).status_code == 404
-        site.world.snapshots.publish(None, ())
+        site.world.snapshots.publish((), ())
         assert (await ask(site, secret)).status_code == 503
 
 

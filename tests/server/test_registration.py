@@ -19,7 +19,7 @@ from router.background import general_queries
 from server.app import create_app
 from server.settings import Settings
 from tests.fake_meta import FIRST_ID, HIDDEN, FakeMeta
-from tests.fakes import FakeWorker, says
+from tests.fakes import FakeWorker, refuses, says
 from tests.server.conftest import serving
 
 SUMS = [
@@ -70,17 +70,11 @@ async def running(
     meta: FakeMeta, expert: FakeWorker, folder: Path, **others: Any
 ) -> AsyncIterator[Site]:
     """An orchestrator with its state in `folder`; `others` are further settings."""
-    settings = Settings(
-        state_dir=folder / "state",
-        cache_dir=folder / "cache",
-        meta_url=meta.url,
-        starter_experts=False,
-        probe_seconds=0.05,
-        **others,
-    )
+    fields = {"meta_url": meta.url, "starter_experts": False, "probe_seconds": 0.05, **others}
+    settings = Settings(state_dir=folder / "state", cache_dir=folder / "cache", **fields)
     app = create_app(settings, None)
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
-        await until(lambda: app.state.services.snapshots.current.meta is not None)
+        await until(lambda: app.state.services.snapshots.current.meta)
         yield Site(app, http, meta, expert)
 
 
@@ -108,7 +102,7 @@ async def test_a_registered_expert_is_live_and_told_apart(site: Site) -> None:
     assert site.slots_that_can_win() == [0]
     expert = site.app.state.services.snapshots.current.by_name("sums")
     assert expert.token_id == FIRST_ID
-    assert expert.endpoint.model == "calc"
+    assert expert.endpoints[0].model == "calc"
 
 
 async def test_two_experts_get_slots_of_their_own(site: Site) -> None:
@@ -191,11 +185,11 @@ async def test_a_meta_worker_that_comes_back_gets_the_head_before_it_is_used(sit
     await site.add()
     version = site.meta.version
     site.meta.alive = False
-    await until(lambda: site.app.state.services.snapshots.current.meta is None)
+    await until(lambda: site.app.state.services.snapshots.current.meta == ())
     assert (await site.http.get("/health")).status_code == 503
     site.meta.restart()
     site.meta.alive = True
-    await until(lambda: site.app.state.services.snapshots.current.meta is not None)
+    await until(lambda: site.app.state.services.snapshots.current.meta)
     assert site.meta.version == version
 
 
@@ -219,6 +213,50 @@ async def test_an_expert_whose_worker_dies_is_masked_until_it_is_back(site: Site
     assert (await site.http.get("/health")).json()["experts"]["sums"].startswith("failed")
     site.expert.model = model
     await until(lambda: snapshots.current.by_name("sums") is not None)
+
+
+async def test_an_expert_whose_requests_fail_is_masked_until_a_probe_succeeds(site: Site) -> None:
+    await site.add()
+    snapshots = site.app.state.services.snapshots
+    site.expert.behave = refuses(500, "CUDA error")
+    body = {"model": "trivium/sums", "messages": [{"role": "user", "content": "Hi"}]}
+    for _ in range(5):
+        assert (await site.http.post("/v1/chat/completions", json=body)).status_code == 502
+    assert snapshots.current.by_name("sums") is None
+    response = await site.http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 503
+    assert "failing" in response.json()["error"]["message"]
+    assert (await site.http.get("/health")).json()["experts"]["sums"].startswith("failing")
+    site.expert.behave = says("42")
+    await until(lambda: snapshots.current.by_name("sums") is not None)
+    assert (await site.http.post("/v1/chat/completions", json=body)).status_code == 200
+
+
+async def test_an_expert_that_is_removed_finishes_what_it_writes(site: Site) -> None:
+    await site.add()
+    words = [f"{number} " for number in range(20)]
+    site.expert.behave = says(*words, delay=0.03)
+    body = {"model": "trivium/sums", "messages": [{"role": "user", "content": "Hi"}]}
+    answer = asyncio.create_task(site.http.post("/v1/chat/completions", json=body))
+    await until(lambda: "stream_options" in (site.expert.bodies or [{}])[-1])
+    assert (await site.http.delete("/v1/experts/sums")).status_code == 204
+    assert not answer.done()
+    assert (await answer).json()["choices"][0]["message"]["content"] == "".join(words)
+
+
+async def test_an_expert_with_replicas_needs_all_of_them_at_first(site: Site) -> None:
+    async with FakeWorker(says("42"), "calc") as other:
+        urls = [site.expert.endpoint.base_url, "http://127.0.0.1:9/v1"]
+        response = await site.add(worker={"urls": urls, "model": "calc"})
+        assert response.status_code == 422
+        urls[1] = other.endpoint.base_url
+        assert (await site.add(worker={"urls": urls, "model": "calc"})).status_code == 201
+        expert = site.app.state.services.snapshots.current.by_name("sums")
+        assert [endpoint.base_url for endpoint in expert.endpoints] == urls
+        other.model = "another"
+        view = "/v1/experts/sums"
+        await until(lambda: len(site.app.state.services.snapshots.current.experts[0].endpoints) < 2)
+        assert (await site.http.get(view)).json()["state"].startswith("live: 1 of 2 replicas")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def gone(pid: int) -> bool:
 
 async def test_a_worker_comes_up_and_leaves_no_process_behind(bench: Bench) -> None:
     worker = bench.worker(SERVER)
-    endpoint = await worker.ready()
+    (endpoint,) = await worker.ready()
     assert (endpoint.model, endpoint.max_model_len) == ("calc", 77)
     (child,) = bench.children()
     assert psutil.pid_exists(child)
