@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-
-Messages = list[dict[str, str]]
 
 _JOINTS = (
     "{first} Then {second}",
@@ -53,21 +50,6 @@ def subject_questions() -> tuple[SubjectQuestion, ...]:
     """Questions of many subjects, as taught and as asked in a chat, the same number of each."""
     lines = (line.split("\t") for line in _lines("subjects.txt"))
     return tuple(SubjectQuestion(name, *_asked(n, text)) for n, (name, text) in enumerate(lines))
-
-
-@cache
-def contexts() -> tuple[Messages, ...]:
-    """What may stand before a query: system prompts, and exchanges about other things."""
-    return tuple(json.loads(line) for line in _lines("contexts.jsonl"))
-
-
-def in_context(queries: Sequence[str]) -> list[Messages]:
-    """Each query behind one of the contexts, in turn."""
-    before = contexts()
-    return [
-        [*before[number % len(before)], {"role": "user", "content": query}]
-        for number, query in enumerate(queries)
-    ]
 
 
 def _asked(number: int, line: str) -> tuple[str, str]:

@@ -91,7 +91,6 @@ def fit_row(
     rows: Sequence[HeadRow],
     general: Evidence,
     near: Floats,
-    moves: Floats,
 ) -> HeadRow:
     """The row of an expert.
 
@@ -105,17 +104,16 @@ def fit_row(
         rows: the other experts' rows, which stay as they are.
         general: ordinary traffic.
         near: `[k, features]`, near misses: questions of many subjects, maybe of this one too.
-        moves: `[m, features]`, how states change with what stands before a query.
     """
     share = 1 / (1 + len(rows))
     none = general.start, near, counter
     states = _start_states(own.start, hints, two_part.start, rivals, rows, none)
-    start = _fit_start(states, moves, share)
+    start = _fit_start(states, share)
     asked = np.concatenate([own.start, two_part.start])
     others = np.concatenate([near, counter, rivals.features])
-    pending = _fit_question(asked, general.start, others, moves, share * FALSE_ROUTE_RATE)
+    pending = _fit_question(asked, general.start, others, share * FALSE_ROUTE_RATE)
     ends = np.concatenate([own.ends, two_part.ends])
-    turn = _fit_question(ends, general.ends, near[:0], moves[:0], TURN_RATE)
+    turn = _fit_question(ends, general.ends, near[:0], TURN_RATE)
     parts = (start, pending, turn)
     return HeadRow(
         np.stack([part.weights for part in parts]),
@@ -158,14 +156,14 @@ class _Start:
         return _Start(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
-def _fit_start(states: _Start, moves: Floats, share: float) -> _Part:
+def _fit_start(states: _Start, share: float) -> _Part:
     """First with all near misses and general queries; those that turn out to be of the expert's
     own subject are then left out. `share`: of the target rates, this expert's."""
-    scores, weights, bias = _scores(states, moves)
+    scores, weights, bias = _scores(states)
     doubtful = _doubtful(scores, states)
     if doubtful.any():
         states = states.only(~doubtful)
-        scores, weights, bias = _scores(states, moves)
+        scores, weights, bias = _scores(states)
     scale, shift = _calibrate(scores, states)
     margin = _margin(scores * scale + shift, states, share)
     return _Part(weights * scale, bias * scale + shift, margin)
@@ -202,13 +200,13 @@ def _start_states(
     )
 
 
-def _scores(states: _Start, moves: Floats) -> tuple[Floats, Floats, float]:
+def _scores(states: _Start) -> tuple[Floats, Floats, float]:
     """Log-odds `[n]` of each state by a fit that has not seen it (0: there is none); weights and
     bias of a fit that has seen all. The expert, nobody and each rival weigh the same."""
     weight = np.where(states.group == OWN, states.own, 1.0).astype(np.float32)
     weight /= np.bincount(states.group, weight)[states.group]
     _, groups = np.unique(states.group, return_inverse=True)
-    space = Space.fit(states.features, groups, moves)
+    space = Space.fit(states.features, groups)
     mapped, labels = space.map(states.features), (states.group == OWN).astype(np.int64)
 
     def fit(seen: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
@@ -270,9 +268,7 @@ def _margin(scores: Floats, states: _Start, share: float) -> float:
     return max(0.0, *found)
 
 
-def _fit_question(
-    yes: Floats, general: Floats, others: Floats, moves: Floats, rate: float
-) -> _Part:
+def _fit_question(yes: Floats, general: Floats, others: Floats, rate: float) -> _Part:
     """Yes or no, with at most `rate` of unseen `general` above the margin; `others` are a no too.
     Without an example of "yes" the answer is always no."""
     if not len(yes) or not len(general):
@@ -280,7 +276,7 @@ def _fit_question(
     features = np.concatenate([general, others, yes])
     labels = np.repeat([0, 1], [len(general) + len(others), len(yes)])
     weight = (1 / np.bincount(labels))[labels]
-    space = Space.fit(features, labels, moves)
+    space = Space.fit(features, labels)
     mapped, rivals = space.map(features), np.zeros(len(labels), np.float32)
     half = np.arange(len(labels)) % 2 == 0
     scores = np.empty(len(labels), np.float32)

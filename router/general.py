@@ -7,12 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.background import (
-    general_queries,
-    in_context,
-    near_misses,
-    two_part_questions,
-)
+from router.background import general_queries, near_misses, two_part_questions
 from router.encode import Encoder, Messages
 from router.head import Floats
 from router.meta_client import Written
@@ -37,8 +32,6 @@ class General:
         ends: `[m, features]`, at ends of sentences inside the answers.
         subjects: `[questions, features]`, the mean state of each of `topic_questions` over common
             subjects.
-        moves: `[m, features]`, how states where answers begin change with what stands before the
-            query.
         openings: queries, and how their answers begin, up to the end of a sentence.
     """
 
@@ -46,7 +39,6 @@ class General:
     near: Floats
     ends: Floats
     subjects: Floats
-    moves: Floats
     openings: tuple[tuple[str, str], ...]
 
 
@@ -56,7 +48,7 @@ async def encode_general(encoder: Encoder, say: Progress = lambda text: None) ->
     asked = queries + two_part_questions(queries, PAIRS, seed=1)
     subjects = common_questions()
     begun = [*near_misses(), *(question for subject in subjects for question in subject)]
-    total = len(asked) + len(begun) + len(queries)
+    total = len(asked) + len(begun)
     written = await encoder.encode(
         [_ask(query) for query in asked],
         ANSWER_TOKENS,
@@ -67,17 +59,11 @@ async def encode_general(encoder: Encoder, say: Progress = lambda text: None) ->
         lambda done: say(f"encoding general queries {len(asked) + done}/{total}"),
     )
     near, named = np.split(states, [len(near_misses())])
-    moved = await encoder.states(
-        in_context(queries),
-        lambda done: say(f"encoding general queries {len(asked) + len(begun) + done}/{total}"),
-    )
-    start = np.concatenate([w.states[:1] for w in written])
     return General(
-        start=start,
+        start=np.concatenate([w.states[:1] for w in written]),
         near=near,
         ends=np.concatenate([w.states[sentence_ends(w.tokens)] for w in written]),
         subjects=named.reshape(len(subjects), -1, named.shape[1]).mean(axis=0),
-        moves=moved - start[: len(queries)],
         openings=_openings(queries, written),
     )
 

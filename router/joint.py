@@ -47,7 +47,6 @@ class Training:
         shifts: `[experts, questions, d]`: what the names say (`router/topics.py`).
         general: `[g, d]`, of the general queries that Trivium ships.
         general_kind: the kind that those are of.
-        moves: `[m, d]`: how they change with what stands before them.
     """
 
     features: Floats
@@ -58,7 +57,6 @@ class Training:
     shifts: Floats
     general: Floats
     general_kind: int
-    moves: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +157,7 @@ def _rows(data: Training, queries: Labels, general: Labels) -> _Rows:
     features = np.concatenate([data.features[queries], data.views[seen], data.general[general]])
     labels, shipped = data.labels[owner], data.labels.max() + 1
     groups = np.concatenate([labels, np.full(len(general), shipped)])
-    space = Space.fit(features, groups, data.moves)
+    space = Space.fit(features, groups)
     count = _kinds(data)
     classes = np.where(labels == 0, data.kinds[owner], count + labels - 1)
     classes = np.concatenate([classes, np.full(len(general), data.general_kind)])

@@ -115,7 +115,6 @@ def _training(
         shifts=np.stack([shifts_from(own.topics, general.subjects) for own in states]),
         general=general.start,
         general_kind=0,
-        moves=general.moves,
     )
 
 
@@ -229,7 +228,6 @@ def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: G
         rows=rows,
         general=Evidence(general.start, general.ends),
         near=general.near,
-        moves=general.moves,
     )
 
 

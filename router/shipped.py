@@ -36,7 +36,6 @@ def pack(general: General) -> bytes:
         "near": general.near,
         "ends": general.ends[::step],
         "subjects": general.subjects,
-        "moves": general.moves,
     }
     halves = {name: states.astype(np.float16) for name, states in tensors.items()}
     data: bytes = save(halves, metadata={OPENINGS: json.dumps(general.openings)})

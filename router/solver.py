@@ -3,10 +3,8 @@
 Features have directions that vary for reasons of form, not of subject. Each is standardised, the
 covariance within groups is shrunk strongly toward the identity (SHRINKAGE; as in shrinkage LDA,
 Ledoit & Wolf 2004, but a fixed amount, chosen by cross-validation), and the regression is solved
-in the space where that covariance is the identity. What stands before a query (a system prompt, an
-exchange about something else) moves its features too: those moves count as spread within groups.
-Classes weigh the same, however many states they have. There are more features than examples: the
-L2 penalty does the rest.
+in the space where that covariance is the identity. Classes weigh the same, however many states
+they have. There are more features than examples: the L2 penalty does the rest.
 """
 
 from __future__ import annotations
@@ -42,18 +40,14 @@ class Space:
     size: float
 
     @classmethod
-    def fit(cls, features: Floats, groups: Labels, moves: Floats | None = None) -> Space:
-        """From features `[n, d]` and the group `[n]` of each, numbered from 0. `moves` `[m, d]`:
-        how features of some queries change with what stands before them."""
+    def fit(cls, features: Floats, groups: Labels) -> Space:
+        """From features `[n, d]` and the group `[n]` of each, numbered from 0."""
         mean, scale = features.mean(axis=0), features.std(axis=0)
         scale = np.where(scale > 0, scale, 1).astype(np.float32)
         standard = (features - mean) / scale
         inside = standard - _means(standard, groups)[groups]
         spare = max(1, len(features) - int(groups.max()) - 1)
         covariance = (1 - SHRINKAGE) * (inside.T @ inside) / spare
-        if moves is not None and len(moves):
-            moved = moves / scale
-            covariance += (1 - SHRINKAGE) * (moved.T @ moved) / len(moved)
         count = len(mean)
         target = float((inside**2).sum()) / spare / count or 1.0
         covariance[np.diag_indices(count)] += SHRINKAGE * target

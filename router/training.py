@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from router.background import general_queries, in_context, subject_questions
+from router.background import general_queries, subject_questions
 from router.dataset import DataError, Query
 from router.encode import Messages
 from router.head import Floats
@@ -67,12 +67,11 @@ def encode_training(queries: Sequence[Query], encoder: Encodes, progress: Progre
         [with_query(queries[number].messages, text) for number, text in seen_as],
         [_ask(question) for subject in named for question in subject],
         [_ask(query) for query in general_queries()],
-        in_context(general_queries()),
         [_ask(question.whole) for question in asked],
         [_ask(question.bare) for question in asked],
     ]
     features = encoder.encode([prompt for part in parts for prompt in part], progress)
-    own, seen, topics, general, moved, wholes, bares = np.split(
+    own, seen, topics, general, wholes, bares = np.split(
         features, np.cumsum([len(part) for part in parts])[:-1]
     )
     topics = topics.reshape(len(named), -1, encoder.size)
@@ -88,7 +87,6 @@ def encode_training(queries: Sequence[Query], encoder: Encodes, progress: Progre
         shifts=topic_shifts(topics[: len(experts)], topics[len(experts) :]),
         general=general,
         general_kind=int(kinds.max()) + 1,
-        moves=moved - general,
     )
 
 

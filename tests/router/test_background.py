@@ -3,9 +3,7 @@
 from collections import Counter
 
 from router.background import (
-    contexts,
     general_queries,
-    in_context,
     near_misses,
     subject_questions,
     two_part_questions,
@@ -42,14 +40,3 @@ def test_every_subject_has_as_many_questions() -> None:
     assert len(with_choices) == 240
     assert all(question.bare in question.whole for question in asked)
     assert not any("|" in question.whole or "\t" in question.whole for question in asked)
-
-
-def test_contexts_end_where_a_query_may_follow() -> None:
-    assert len(contexts()) >= 30
-    for before in contexts():
-        roles = [turn["role"] for turn in before]
-        assert roles == ["system"] or roles == ["user", "assistant"] * (len(roles) // 2)
-        assert all(turn["content"].strip() for turn in before)
-    asked = in_context(["a", "b"])
-    assert [prompt[-1] for prompt in asked] == [{"role": "user", "content": q} for q in "ab"]
-    assert asked[0][:-1] == contexts()[0]

@@ -43,9 +43,8 @@ def fit(
     rows: tuple[HeadRow, ...] = (),
     near: Floats = NOTHING.start,
     counter: Floats = NOTHING.start,
-    moves: Floats = NOTHING.start,
 ) -> HeadRow:
-    return fit_row(own, hints, two_part, counter, rivals, rows, general, near, moves)
+    return fit_row(own, hints, two_part, counter, rivals, rows, general, near)
 
 
 def share(scores: Floats) -> float:
@@ -101,24 +100,6 @@ def test_counter_examples_keep_queries_like_the_experts_own_away() -> None:
     assert share(plain.scores("start", unwanted)) > 0.3
     assert share(told.scores("start", unwanted)) < 0.1
     assert share(told.scores("start", draw(500, TOPIC))) > 0.8
-
-
-def test_what_stands_before_a_query_moves_the_decision_less() -> None:
-    """Contexts move states along a few directions, which examples without context do not show."""
-    directions = 3 * np.random.default_rng(3).normal(size=(4, HIDDEN)) + TOPIC
-    rng = np.random.default_rng(4)
-
-    def moves(count: int) -> Floats:
-        return (rng.normal(size=(count, 4)) @ directions).astype(np.float32)
-
-    asked, traffic = own(30), general(300)
-    plain = fit(asked, general=traffic)
-    robust = fit(asked, general=traffic, moves=moves(200))
-    unseen, none = draw(500, TOPIC) + moves(500), draw(500) + moves(500)
-    right = [
-        share(r.scores("start", unseen)) - share(r.scores("start", none)) for r in (plain, robust)
-    ]
-    assert right[1] > right[0] + 0.1
 
 
 def test_without_places_to_carry_on_the_turn_never_comes() -> None:

@@ -33,7 +33,6 @@ def training(each: int, none: int, seed: int = 0, names: bool = False, kinds: in
         shifts=shifts.astype(np.float32) if names else np.empty((EXPERTS, 0, SIZE), np.float32),
         general=draw(60, np.zeros(60, np.int64), seed + 1),
         general_kind=kinds - 1,
-        moves=np.empty((0, SIZE), np.float32),
     )
 
 

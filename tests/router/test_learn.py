@@ -54,8 +54,7 @@ def general(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shipped for the encoder above."""
     start = np.stack([_bag(f"{text} {n}") for text in CHAT for n in range(10)])
     near = np.stack([_bag(f"explain planet {n}") for n in range(20)])
-    nothing = np.zeros((6, SIZE), np.float32)
-    found = General(start, near, start[:20], nothing, nothing[:0], OPENINGS)
+    found = General(start, near, start[:20], np.zeros((6, SIZE), np.float32), OPENINGS)
     monkeypatch.setattr("router.learn.shipped_general", lambda fingerprint: found)
 
 

@@ -19,7 +19,7 @@ def test_what_is_packed_is_small_and_the_same(ends: int, tmp_path: Path) -> None
     start, near, many, subjects = (
         rng.normal(size=(count, 8)).astype(np.float32) for count in (5, 3, ends, 6)
     )
-    general = General(start, near, many, subjects, near + 1, (("Wie geht es?", "Gut."),))
+    general = General(start, near, many, subjects, (("Wie geht es?", "Gut."),))
     path = tmp_path / "general.safetensors"
     path.write_bytes(pack(general))
     after = unpack(path)
