@@ -154,7 +154,8 @@ class FakeWorker:
     def application(self) -> web.Application:
         """The routes."""
         app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/v1/completions", self.chat)
         app.router.add_get("/v1/models", self._models)
         return app
 

@@ -54,7 +54,10 @@ def test_operations(tmp_path: Path) -> None:
         "post /v1/experts",
         "post /v1/experts/refit",
         "get /v1/experts/{name}",
+        "patch /v1/experts/{name}",
         "delete /v1/experts/{name}",
+        "get /metrics",
+        "get /metrics/targets",
     }
     ids = [operation["operationId"] for operation in found.values()]
     assert len(set(ids)) == len(ids)

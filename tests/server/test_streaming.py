@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
+
 from server.errors import UpstreamFailed
-from server.events import Event, Failed, TextDelta
+from server.events import Batch, Event, Failed, TextDelta
 from server.streaming import encoded
 
 
@@ -23,11 +25,12 @@ class Plain:
         return b"failed: " + type(error).__name__.encode()
 
 
-async def stream(*events: Event | Exception) -> AsyncIterator[Event]:
+async def stream(*events: Event | Exception) -> AsyncIterator[Batch]:
+    """Each event in a batch of its own."""
     for event in events:
         if isinstance(event, Exception):
             raise event
-        yield event
+        yield [event]
 
 
 async def written(*events: Event | Exception) -> list[bytes]:
@@ -51,3 +54,20 @@ async def test_a_fault_of_ours_is_an_event_too() -> None:
         b"a",
         b"failed: ZeroDivisionError",
     ]
+
+
+async def test_the_events_of_a_batch_go_in_one_piece() -> None:
+    async def batches() -> AsyncIterator[Batch]:
+        yield [TextDelta("a"), TextDelta("b")]
+        yield [TextDelta("c"), Failed(UpstreamFailed("gone"))]
+
+    assert [data async for data in encoded(batches(), Plain())] == [
+        b"ab",
+        b"c",
+        b"failed: UpstreamFailed",
+    ]
+
+
+async def test_a_fault_before_the_first_event_is_raised() -> None:
+    with pytest.raises(UpstreamFailed):
+        await written(Failed(UpstreamFailed("gone")))
