@@ -144,9 +144,9 @@ class Meta(FakeWorker):
         layout = {"first_id": FIRST_ID, "slots": SLOTS, "fingerprint": "fake"}
         return web.json_response({"version": self.version, "hidden_size": HIDDEN, **layout})
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
+    async def chat(self, request: web.Request) -> web.StreamResponse:
         self.answered_without_head += not self.version
-        return await super()._chat(request)
+        return await super().chat(request)
 
     async def kill(self) -> None:
         await super().kill()

@@ -74,7 +74,7 @@ class ChattingMeta(FakeMeta):
         if body.get("stream"):
             if key := body.get("vllm_xargs", {}).get("trivium_explain"):
                 self.captures[key] = [LOG_ODDS, LOG_ODDS]
-            return await self.chat._chat(request)  # type: ignore[return-value]
+            return await self.chat.chat(request)  # type: ignore[return-value]
         return await super()._chat(request)
 
 
