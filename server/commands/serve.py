@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -51,6 +52,12 @@ def serve(options: dict[str, Any]) -> None:
         checkpoint = prepare_meta(settings, console)
     log_to_stderr()
     app = create_app(settings, checkpoint, _Printer(console, settings))
+    run(app, settings)
+    console.print("stopped")
+
+
+def run(app: FastAPI, settings: Settings) -> None:
+    """Serve until told to stop. Raises CommandError if the application does not start."""
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -64,7 +71,6 @@ def serve(options: dict[str, Any]) -> None:
         server.run()
     if not server.started:
         raise CommandError("the server could not start; the lines above say why")
-    console.print("stopped")
 
 
 def check_port(host: str, port: int) -> None:
