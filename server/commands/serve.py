@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -52,6 +53,12 @@ def serve(options: dict[str, Any]) -> None:
         checkpoint = prepare_meta(settings, console)
     log_to_stderr(settings.log_format)
     app = create_app(settings, checkpoint, _Printer(console, settings))
+    run(app, settings)
+    console.print("stopped")
+
+
+def run(app: FastAPI, settings: Settings) -> None:
+    """Serve until told to stop. Raises CommandError if the application does not start."""
     gc.freeze()  # what is there now stays: collections need not look at it again and again
     config = uvicorn.Config(
         app,
@@ -67,7 +74,6 @@ def serve(options: dict[str, Any]) -> None:
         server.run()
     if not server.started:
         raise CommandError("the server could not start; the lines above say why")
-    console.print("stopped")
 
 
 def check_port(host: str, port: int) -> None:

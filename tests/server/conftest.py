@@ -18,6 +18,7 @@ from openai import AsyncOpenAI
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from server.api import api_router
+from server.breaker import Breaker
 from server.circuits import Circuits
 from server.dispatch import Dispatcher
 from server.draining import Drain
@@ -68,7 +69,7 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with worker_session() as session:
             upstream, seen = Upstream(session), fan_out(seeing.observer, world.happenings.append)
-            circuits = Circuits(upstream, seen)
+            circuits = Circuits(upstream, seen, make_breaker=world.make_breaker)
             world.pool = Pool(upstream, circuits, world.options, seen)
             world.dispatcher = dispatcher = Dispatcher(
                 world.snapshots, world.pool, explain=explain, observer=seen
@@ -133,6 +134,7 @@ class World:
         self.status = FakeStatus(experts={"arithmetic": "live", "astronomy": "live"})
         self.timeouts = Timeouts(connect=1.0, first_token=1.0, stall=1.0, tail=0.2)
         self.options = PoolOptions(lambda model: self.timeouts, resume=3.0)
+        self.make_breaker: Callable[[], Breaker] = Breaker
         self.pool: Pool
         self.dispatcher: Dispatcher
         self.happenings: list[Happening] = []

@@ -52,7 +52,7 @@ async def test_a_client_that_leaves_before_the_answer_frees_the_worker(
 
 @every_form
 async def test_an_expert_that_is_down_is_said_to_be(world: World, path: str) -> None:
-    world.snapshots.publish(world.meta.endpoint, ())
+    world.snapshots.publish(world.meta.endpoints, ())
     response = await world.http.post(path, json=FORMS[path] | {"model": "trivium/arithmetic"})
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0

@@ -168,7 +168,7 @@ def test_serve_refuses_before_it_starts_anything(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("server.commands.serve.create_app", lambda *a: started.append(a))
     monkeypatch.setattr("server.commands.serve.prepare_meta", lambda *a: started.append(a))
     monkeypatch.setattr("server.commands.serve.check_port", lambda *a: None)
-    monkeypatch.setattr("uvicorn.run", lambda *a, **k: started.append(a))
+    monkeypatch.setattr("server.commands.serve.run", lambda *a: started.append(a))
     words = ("serve", "--host", "0.0.0.0", "--meta-url", "http://127.0.0.1:9")
     result = trivium(*words)
     assert isinstance(result.exception, CommandError)

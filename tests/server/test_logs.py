@@ -200,7 +200,7 @@ async def test_checks_and_scrapes_are_told_of_only_if_they_fail(tmp_path: Path) 
         async with guarded(tmp_path) as site:
             for path in ("/health", "/metrics", "/v1/models"):
                 await site.world.http.get(path)
-            site.world.snapshots.publish(None, ())
+            site.world.snapshots.publish((), ())
             await site.world.http.get("/health")
     assert [(line["path"], line["status"]) for line in lines] == [
         ("/v1/models", 200),

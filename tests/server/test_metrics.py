@@ -11,10 +11,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.events import Segment, Usage
+from server.happenings import BreakerChanged, Hedged, Retried
 from server.metrics import Metrics
 from server.observe import Answered, LegEnded, LegStarted, RequestEnded, RequestStarted
 from server.registration import Progress
-from server.snapshot import LiveExpert
+from server.snapshot import Endpoint, LiveExpert
 from tests.fakes import ExpertToken, refuses, says
 from tests.server.conftest import ARITHMETIC, ASTRONOMY, World, request, until
 from tests.server.guarded import bearer, guarded, make_key, site_with
@@ -224,15 +225,15 @@ async def test_prometheus_finds_each_worker_once(world: World) -> None:
     """Both experts are in one bank here."""
     bank = world.arithmetic.endpoint
     names = ("arithmetic", ARITHMETIC), ("astronomy", ASTRONOMY)
-    experts = tuple(LiveExpert(name, token, bank) for name, token in names)
-    world.snapshots.publish(world.meta.endpoint, experts)
+    experts = tuple(LiveExpert(name, token, (bank,)) for name, token in names)
+    world.snapshots.publish((world.meta.endpoint,), experts)
     found = (await world.http.get("/metrics/targets")).json()
     assert [target["labels"]["models"] for target in found] == ["meta", "arithmetic,astronomy"]
     for target, worker in zip(found, (world.meta, world.arithmetic), strict=True):
         labels, (address,) = target["labels"], target["targets"]
         url = f"{labels['__scheme__']}://{address}{labels['__metrics_path__']}"
         assert url == worker.endpoint.base_url.replace("/v1", "/metrics")
-    world.snapshots.publish(None, ())
+    world.snapshots.publish((), ())
     assert (await world.http.get("/metrics/targets")).json() == []
 
 
@@ -328,6 +329,13 @@ def everything() -> Metrics:
     metrics.notice(RequestEnded(request, "finished", Usage(), (segment(),)))
     metrics.notice(Answered("/v1/models", 200, None, 0.1))
     metrics.registration(Progress("a", "live", "done"))
+    endpoint = Endpoint("http://10.0.0.7:8000/v1", "m")
+    for happening in (
+        Retried("meta", "UpstreamFailed"),
+        Hedged("meta", won=True),
+        BreakerChanged(endpoint, "open"),
+    ):
+        metrics.notice(happening)
     return metrics
 
 

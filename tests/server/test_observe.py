@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from server.circuits import Circuits
 from server.dispatch import Dispatcher
 from server.errors import NotReady, UnknownModel, UpstreamFailed
 from server.events import Usage
@@ -19,6 +20,7 @@ from server.observe import (
     RequestStarted,
     fan_out,
 )
+from server.pool import Pool
 from server.schemas import ChatCompletionRequest
 from server.snapshot import SnapshotHolder
 from server.upstream import Upstream, worker_session
@@ -57,19 +59,23 @@ async def observed(world: World, *, leave_after: int | None = None, **fields: An
     """What is told of one request, whose events nobody takes after `leave_after`."""
     recorder = Recorder()
     async with worker_session() as session:
-        await drive(world.snapshots, Upstream(session), recorder, leave_after, fields)
+        upstream = Upstream(session)
+        circuits = Circuits(upstream)
+        pool = Pool(upstream, circuits)
+        await drive(world.snapshots, pool, recorder, leave_after, fields)
+        await circuits.close()
     return recorder
 
 
 async def drive(
     snapshots: SnapshotHolder,
-    upstream: Upstream,
+    pool: Pool,
     observer: Observer,
     leave_after: int | None,
     fields: dict[str, Any],
 ) -> None:
     body = ChatCompletionRequest.model_validate(request(**fields))
-    events = Dispatcher(snapshots, upstream, observer=observer).run(body)
+    events = Dispatcher(snapshots, pool, observer=observer).run(body)
     seen = 0
     async with aclosing(events):
         async for _ in events:
@@ -172,11 +178,12 @@ async def test_a_leg_that_was_over_is_not_counted_twice_when_the_client_leaves(
 @pytest.mark.parametrize(("model", "up"), [("nothing", True), ("trivium", False)])
 async def test_what_cannot_begin_ends_too(world: World, model: str, up: bool) -> None:
     if not up:
-        world.snapshots.publish(None, ())
+        world.snapshots.publish((), ())
     recorder = Recorder()
     async with worker_session() as session:
         with pytest.raises((UnknownModel, NotReady)) as raised:
-            await drive(world.snapshots, Upstream(session), recorder, None, {"model": model})
+            pool = Pool(upstream := Upstream(session), Circuits(upstream))
+            await drive(world.snapshots, pool, recorder, None, {"model": model})
     assert [type(told) for told in recorder.told] == [RequestStarted, RequestEnded]
     assert recorder.ended.error is raised.value
     assert recorder.ended.usage == Usage()

@@ -311,8 +311,8 @@ async def test_a_broken_stream_ends_with_a_failed_response(world: World) -> None
     assert "0xdead" not in last["response"]["error"]["message"]
     assert last["response"]["output"][0]["content"][0]["text"].startswith("one ")
     response = await world.http.post(PATH, json={"input": "Hi"})
-    assert response.status_code == 502
-    assert response.json()["error"]["code"] == "upstream_failed"
+    assert response.status_code in (502, 503), "503: its breaker is open"
+    assert response.json()["error"]["code"] in ("upstream_failed", "not_ready")
 
 
 async def test_errors_before_the_first_event_have_their_status(world: World) -> None:

@@ -74,7 +74,7 @@ async def test_a_client_that_never_reads_is_dropped_in_the_end(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.dispatcher.longest = 0.3
-    monkeypatch.setattr("server.api.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("server.answering.GRACE_SECONDS", 0.2)
     world.meta.behave = says(*["x" * PIECE] * PIECES)
     async with deaf_client(world):
         await asyncio.wait_for(world.meta.received[0].over.wait(), 2)

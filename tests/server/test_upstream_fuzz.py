@@ -21,12 +21,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from server.breaker import Breaker, BreakerPolicy
 from server.errors import UpstreamError
 from server.events import WorkerEvent
-from server.snapshot import Endpoint, LiveExpert, SnapshotHolder
+from server.pool import PoolOptions
+from server.snapshot import Endpoint, LiveExpert
 from server.sse import EventTooLarge, SSEParser
 from server.upstream import Timeouts, _Stream, parse_event
-from tests.server.conftest import ARITHMETIC, FakeStatus, make_app, request, serving
+from tests.server.conftest import ARITHMETIC, World, make_app, request, serving
 from tests.server.streams import CUTS, EVERY_BYTE, bodies, split
 
 SECONDS = 5.0
@@ -152,13 +154,20 @@ async def _site(runner: asyncio.Runner) -> AsyncIterator[Site]:
         server = await asyncio.start_server(worker.serve, "127.0.0.1", 0)
         stack.callback(server.close)
         endpoint = Endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "raw")
-        snapshots = SnapshotHolder()
-        snapshots.publish(endpoint, (LiveExpert("arithmetic", ARITHMETIC, endpoint),))
-        timeouts = Timeouts(connect=1.0, read=0.1, tail=0.05)
-        app = make_app(snapshots, FakeStatus(experts={"arithmetic": "live"}), timeouts)
-        url = await stack.enter_async_context(serving(app))
+        url = await stack.enter_async_context(serving(make_app(_patient_world(endpoint))))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
         yield Site(runner, http, worker)
+
+
+def _patient_world(endpoint: Endpoint) -> World:
+    """One worker for every model, which is asked again however often it failed, and not waited
+    for."""
+    world, never = World(), BreakerPolicy(failures=10**9, share=2.0)
+    world.snapshots.publish((endpoint,), (LiveExpert("arithmetic", ARITHMETIC, (endpoint,)),))
+    world.timeouts = Timeouts(connect=1.0, first_token=0.1, stall=0.1, tail=0.05)
+    world.options = PoolOptions(lambda model: world.timeouts, resume=0.0)
+    world.make_breaker = lambda: Breaker(never)
+    return world
 
 
 @pytest.fixture(scope="module")
