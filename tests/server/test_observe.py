@@ -181,8 +181,8 @@ async def test_what_cannot_begin_ends_too(world: World, model: str, up: bool) ->
         world.snapshots.publish((), ())
     recorder = Recorder()
     async with worker_session() as session:
+        pool = Pool(upstream := Upstream(session), Circuits(upstream))
         with pytest.raises((UnknownModel, NotReady)) as raised:
-            pool = Pool(upstream := Upstream(session), Circuits(upstream))
             await drive(world.snapshots, pool, recorder, None, {"model": model})
     assert [type(told) for told in recorder.told] == [RequestStarted, RequestEnded]
     assert recorder.ended.error is raised.value

@@ -33,7 +33,8 @@ from tests.server.streams import CUTS, EVERY_BYTE, bodies, split
 
 SECONDS = 5.0
 """An answer that takes longer hangs: the worker's time-outs here are shorter."""
-WORKERS_OWN = {200, 400, 409, 413, 422, 429, 502, 504}
+WORKERS_OWN = {200, 400, 409, 413, 422, 429, 502, 503, 504}
+"""503: it broke in the middle of an answer, and there is no other to go on."""
 FEW_MORE = 3
 """Descriptors and tasks that may come and go by themselves."""
 
