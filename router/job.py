@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TaskID
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from router.dataset import DataError, Query, limit_per_expert, read_queries
 from router.evaluate import figures
@@ -25,6 +26,7 @@ from router.joint import JointFit, decisions, fit_joint
 from router.offline import OfflineEncoder, OfflineError
 from router.prepare import PrepareError, prepare
 from router.report import compare, print_figures, write_picture
+from router.solver import FIT_THREADS
 from router.training import encode_training, experts_of, labels_of
 from router.vocabulary import DEFAULT_SLOTS
 
@@ -36,7 +38,8 @@ def fit(args: argparse.Namespace) -> None:
         data = encode_training(queries, encoder, bar.advance)
     start = time.perf_counter()
     rate = args.false_route_rate
-    found = fit_joint(data) if rate is None else fit_joint(data, rate, rate)
+    with threadpool_limits(FIT_THREADS):
+        found = fit_joint(data) if rate is None else fit_joint(data, rate, rate)
     took = time.perf_counter() - start
     experts = experts_of(queries)
     training = {

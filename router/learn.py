@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from router.general import General, encode_general
 from router.head import Floats, HeadRow
 from router.joint import Training, fit_joint
 from router.shipped import shipped_general
+from router.solver import FIT_THREADS
 from router.topics import shifts_from, topic_questions
 from router.views import last_query, views, with_query
 
@@ -28,8 +28,6 @@ MAX_EXAMPLES = 400
 MAX_RIVAL_EXAMPLES = 50
 """Of each other expert, evenly spaced."""
 HELD_OUT = 0.2
-FIT_THREADS = max(1, (os.cpu_count() or 1) // 2)
-"""Threads of linear algebra that wait for one another lose much to workers on the same cores."""
 
 Progress = Callable[[str], None]
 

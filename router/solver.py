@@ -9,6 +9,7 @@ they have. There are more features than examples: the L2 penalty does the rest.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,8 @@ SHRINKAGE = 0.8
 STRENGTH = 0.01
 """Inverse of the L2 penalty (scikit-learn's C), on features of mean square 1."""
 
+FIT_THREADS = max(1, (os.cpu_count() or 1) // 2)
+"""Threads of linear algebra that wait for one another lose much to workers on the same cores."""
 TOLERANCE = 1e-3
 """Of the gradient of the mean loss."""
 

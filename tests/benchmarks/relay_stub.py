@@ -87,6 +87,8 @@ class Scripts:
     """Every answer that the stub gives, made once."""
 
     def __init__(self) -> None:
+        self.head = ""
+        """The version of the head that was given."""
         half = CHUNKS // 2
         self._made = {
             (texts, model, stop, usage): Script.of(texts, model, stop, usage)
@@ -140,9 +142,10 @@ class Stub(asyncio.Protocol):
         if head.startswith(b"POST /v1/chat/completions "):
             self._chat(json.loads(body))
         elif b" /trivium/head " in head:
-            version = json.loads(body)["version"] if head.startswith(b"PUT") else ""
+            if head.startswith(b"PUT"):
+                self._scripts.head = json.loads(body)["version"]
             layout = {"first_id": FIRST_ID, "slots": SLOTS, "hidden_size": HIDDEN}
-            self._json({"version": version, "fingerprint": "stub", **layout})
+            self._json({"version": self._scripts.head, "fingerprint": "stub", **layout})
         else:
             self._json({"data": [{"id": n, "max_model_len": 8192} for n in ("meta", EXPERT_MODEL)]})
 
