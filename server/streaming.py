@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
 from pydantic import BaseModel
@@ -56,6 +56,25 @@ async def each(batches: AsyncIterator[Batch]) -> AsyncIterator[Event]:
     async for batch in batches:
         for event in batch:
             yield event
+
+
+class Machine(Protocol):
+    """Turns events into those of another form, and holds the whole answer at its end."""
+
+    def on(self, event: Event) -> Iterator[BaseModel]: ...
+
+    def end(self) -> Iterator[BaseModel]: ...
+
+
+async def run_to_end(machine: Machine, batches: AsyncIterator[Batch]) -> None:
+    """Give the machine all events. Raises the error of a `Failed`."""
+    async for event in each(batches):
+        if event.kind == "failed":
+            raise event.error
+        for _ in machine.on(event):
+            pass
+    for _ in machine.end():
+        pass
 
 
 def named_event(name: str, data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from server.events import Batch, Event
 from server.messages.errors import anthropic_error
 from server.messages.machine import MessageMachine
 from server.messages.objects import MessageEvent
-from server.streaming import each, named_event
+from server.streaming import named_event, run_to_end
 from server.wire import to_json
 
 
@@ -35,13 +35,7 @@ class MessageEncoder:
 async def fold_message(batches: AsyncIterator[Batch], model: str) -> bytes:
     """JSON of the message. Raises the error of a `Failed`."""
     machine = MessageMachine(model)
-    async for event in each(batches):
-        if event.kind == "failed":
-            raise event.error
-        for _ in machine.on(event):
-            pass
-    for _ in machine.end():
-        pass
+    await run_to_end(machine, batches)
     return _json(machine.message)
 
 

@@ -10,7 +10,7 @@ from server.events import Batch, Event
 from server.responses.machine import ResponseMachine
 from server.responses.objects import ResponseEvent
 from server.responses.schemas import ResponsesRequest
-from server.streaming import each, named_event
+from server.streaming import named_event, run_to_end
 from server.wire import to_json
 
 
@@ -42,13 +42,7 @@ class ResponseEncoder:
 async def fold_response(batches: AsyncIterator[Batch], request: ResponsesRequest) -> bytes:
     """JSON of the response. Raises the error of a `Failed`."""
     machine = ResponseMachine(request)
-    async for event in each(batches):
-        if event.kind == "failed":
-            raise event.error
-        for _ in machine.on(event):
-            pass
-    for _ in machine.end():
-        pass
+    await run_to_end(machine, batches)
     return _json(machine.response)
 
 
