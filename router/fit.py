@@ -206,8 +206,8 @@ def _scores(states: _Start) -> tuple[Floats, Floats, float]:
     weight = np.where(states.group == OWN, states.own, 1.0).astype(np.float32)
     weight /= np.bincount(states.group, weight)[states.group]
     _, groups = np.unique(states.group, return_inverse=True)
-    space = Space.fit(states.features, groups)
-    mapped, labels = space.map(states.features), (states.group == OWN).astype(np.int64)
+    space, mapped = Space.fit(states.features, groups)
+    labels = (states.group == OWN).astype(np.int64)
 
     def fit(seen: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
         return regress_against(mapped[seen], labels[seen], weight[seen], states.offset[seen])
@@ -276,8 +276,8 @@ def _fit_question(yes: Floats, general: Floats, others: Floats, rate: float) -> 
     features = np.concatenate([general, others, yes])
     labels = np.repeat([0, 1], [len(general) + len(others), len(yes)])
     weight = (1 / np.bincount(labels))[labels]
-    space = Space.fit(features, labels)
-    mapped, rivals = space.map(features), np.zeros(len(labels), np.float32)
+    space, mapped = Space.fit(features, labels)
+    rivals = np.zeros(len(labels), np.float32)
     half = np.arange(len(labels)) % 2 == 0
     scores = np.empty(len(labels), np.float32)
     for seen in (half, ~half):

@@ -157,7 +157,7 @@ def _rows(data: Training, queries: Labels, general: Labels) -> _Rows:
     features = np.concatenate([data.features[queries], data.views[seen], data.general[general]])
     labels, shipped = data.labels[owner], data.labels.max() + 1
     groups = np.concatenate([labels, np.full(len(general), shipped)])
-    space = Space.fit(features, groups)
+    space, mapped = Space.fit(features, groups)
     count = _kinds(data)
     classes = np.where(labels == 0, data.kinds[owner], count + labels - 1)
     classes = np.concatenate([classes, np.full(len(general), data.general_kind)])
@@ -166,11 +166,11 @@ def _rows(data: Training, queries: Labels, general: Labels) -> _Rows:
     experts, questions, _ = data.shifts.shape
     if questions:
         named = data.features[queries].mean(axis=0) + data.shifts.reshape(experts * questions, -1)
-        features = np.concatenate([features, named])
+        mapped = np.concatenate([mapped, space.map(named)])
         classes = np.concatenate([classes, count + np.repeat(np.arange(experts), questions)])
         worth = np.full(experts * questions, NAME_WORTH / questions, np.float32)
         weight = np.concatenate([weight, worth])
-    return _solve(space, space.map(features), classes, weight, count)
+    return _solve(space, mapped, classes, weight, count)
 
 
 def _kinds(data: Training) -> int:

@@ -43,8 +43,9 @@ class Space:
     size: float
 
     @classmethod
-    def fit(cls, features: Floats, groups: Labels) -> Space:
-        """From features `[n, d]` and the group `[n]` of each, numbered from 0."""
+    def fit(cls, features: Floats, groups: Labels) -> tuple[Space, Floats]:
+        """From features `[n, d]` and the group `[n]` of each, numbered from 0; and these features
+        in it."""
         mean, scale = features.mean(axis=0), features.std(axis=0)
         scale = np.where(scale > 0, scale, 1).astype(np.float32)
         standard = (features - mean) / scale
@@ -55,9 +56,9 @@ class Space:
         target = float((inside**2).sum()) / spare / count or 1.0
         covariance[np.diag_indices(count)] += SHRINKAGE * target
         factor = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
-        space = cls(mean, scale, factor, 1.0)
-        size = float(np.sqrt((space.map(features) ** 2).mean())) or 1.0
-        return cls(mean, scale, factor, size)
+        mapped = cls(mean, scale, factor, 1.0).map(features)
+        size = float(np.sqrt((mapped**2).mean())) or 1.0
+        return cls(mean, scale, factor, size), mapped / np.float32(size)
 
     def map(self, features: Floats) -> Floats:
         """`[n, d]` in this space."""

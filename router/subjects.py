@@ -38,8 +38,7 @@ class Subjects:
         none = int(subject_of.max()) + 1
         features = np.concatenate([wholes, bares, general])
         labels = np.concatenate([subject_of, subject_of, np.full(len(general), none)])
-        space = Space.fit(features, labels)
-        mapped = space.map(features)
+        space, mapped = Space.fit(features, labels)
         basis = between(mapped, labels)
         weights, bias = regress(mapped @ basis.T, labels, np.ones(len(labels), np.float32))
         rows, bias = space.rows(weights @ basis, bias)
