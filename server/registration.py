@@ -76,7 +76,7 @@ class Registrar:
         """
         self._check_free(manifest.name)
         steps = _Steps(manifest.name, self._say)
-        steps.say("waiting for other registrations")
+        steps.say("waiting for the last answers of an expert of that name")
         task = asyncio.create_task(self._carry_out(manifest, steps))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -101,6 +101,8 @@ class Registrar:
 
     async def _carry_out(self, manifest: Manifest, steps: _Steps) -> RegisteredExpert:
         try:
+            await self._fleet.drained(manifest.name)
+            steps.say("waiting for other registrations")
             async with self._lock:
                 registered = await self._register(manifest, steps)
         except BaseException as error:
@@ -118,8 +120,6 @@ class Registrar:
         except NoFreeSlot as error:
             raise Conflict(str(error)) from None
         self._refuse_shared(manifest)
-        steps.say("waiting for the last answers of an expert of that name")
-        await self._fleet.drained(manifest.name)
         steps.say("starting the worker")
         worker = self._fleet.make_worker(manifest)
         worker.start()
@@ -300,6 +300,8 @@ class Registrar:
     async def choose(self, name: str, **changes: Any) -> None:
         """Change some of an expert's `Choices`. Raises UnknownExpert; NotReady if its row must be
         learned first and the meta worker is away."""
+        if changes.get("enabled"):
+            await self._fleet.drained(name)  # not with the lock: others need not wait for that
         async with self._lock:
             expert = self._registry.get(name)
             choices = replace(expert.choices, **changes)
