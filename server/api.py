@@ -13,7 +13,7 @@ from server.answering import respond
 from server.auth import is_stranger
 from server.completions.encode import CompletionAnswer, CompletionEncoder, fold_completion
 from server.completions.schemas import Completion, CompletionRequest
-from server.encode import Answer, fold, sse
+from server.encode import Answer, ChunkEncoder, fold
 from server.errors import UnknownModel
 from server.events import Batch
 from server.legs import AUTO, META
@@ -88,7 +88,8 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     async def whole(batches: AsyncIterator[Batch]) -> bytes:
         return to_json((await fold(batches, answer)).model_dump(exclude_unset=True))
 
-    return await respond(request, body, whole, lambda batches: sse(batches, answer))
+    encoder = ChunkEncoder(answer)
+    return await respond(request, body, whole, lambda batches: encoded(batches, encoder))
 
 
 async def completions(body: CompletionRequest, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Events to the wire: one SSE stream or one JSON body. The only writer of `[DONE]`.
+"""Chat completions on the wire: one stream of chunks or one JSON body.
 
 An error after the first byte is an event `data: {"error": …}` with OpenAI's error body and no
 finish reason, followed by `[DONE]`, as vLLM does; OpenAI's clients raise it as an APIError.
@@ -6,20 +6,19 @@ finish reason, followed by `[DONE]`, as vLLM does; OpenAI's clients raise it as 
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from server.errors import error_body
-from server.events import Batch, Event, Finished, RawDelta, Segment, TextDelta, Usage
+from server.events import Batch, Event, Finished, RawDelta, Segment, TextDelta, Traced, Usage
+from server.legs import GenerationRequest
 from server.schemas import (
     ChatCompletion,
     ChatCompletionChunk,
-    ChatCompletionRequest,
     Choice,
     ChunkChoice,
     Decision,
@@ -28,11 +27,8 @@ from server.schemas import (
     TraceSegment,
     UsageBlock,
 )
+from server.streaming import DONE, data_event, each, payload_json
 from server.wire import to_json
-
-log = logging.getLogger(__name__)
-
-DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True)
@@ -45,86 +41,70 @@ class Answer:
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
-    def to(cls, request: ChatCompletionRequest) -> Answer:
+    def to(cls, request: GenerationRequest) -> Self:
         return cls(request.model, request.include_usage)
 
 
 # ---------------------------------------------------------------- streamed
 
 
-async def sse(batches: AsyncIterator[Batch], answer: Answer) -> AsyncIterator[bytes]:
-    """The answer as server-sent events, those of a batch in one piece. A fault is raised as long
-    as nothing was given; afterwards it becomes an error event."""
-    encoder, begun, last = _ChunkEncoder(answer), False, b""
-    try:
-        async for batch in batches:
-            first = next((event for event in batch if event.kind != "routed"), None)
-            if not begun and first is not None and first.kind == "failed":
-                raise first.error
-            if lines := encoder.encode(batch):
-                begun = True
-                yield lines
-            if encoder.failed:
-                break
-        else:
-            if chunk := encoder.last_chunk():
-                last = _data(_chunk_json(chunk))
-    except Exception as error:
-        if not begun:
-            raise
-        log.exception("a stream failed")
-        last = _data(to_json(error_body(error)))
-    yield last + DONE
+class Closing:
+    """Usage and trace, told in a last chunk without choices if the client asked for them."""
+
+    def __init__(self) -> None:
+        self._usage: Usage | None = None
+        self._trace: Trace | None = None
+
+    def note(self, event: Event) -> None:
+        match event:
+            case Usage():
+                self._usage = event
+            case Traced():
+                self._trace = trace(event.segments)
+
+    def fields(self, include_usage: bool) -> dict[str, Any]:
+        """What the last chunk says; there is none without fields."""
+        fields: dict[str, Any] = {}
+        if include_usage and self._usage:
+            fields["usage"] = usage_block(self._usage)
+        if self._trace:
+            fields["trivium"] = self._trace
+        return fields
 
 
-class _ChunkEncoder:
-    """Remembers whose role was told, and what belongs into the last chunk."""
+def error_event(error: Exception) -> bytes:
+    """What ends a stream that cannot be completed."""
+    return data_event(to_json(error_body(error))) + DONE
+
+
+class ChunkEncoder:
+    """`streaming.Encoder` of chat completions. Remembers whose role was told."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._introduced: set[int] = set()
         self._frames: dict[int, _Frame] = {}
-        self._usage: Usage | None = None
-        self._trace: Trace | None = None
-        self.failed = False
-        """Nothing follows."""
+        self._closing = Closing()
 
-    def encode(self, batch: Batch) -> bytes:
-        """The server-sent events for a batch; up to a `Failed`, and with it."""
-        parts: list[bytes] = []
-        for event in batch:
-            if event.kind == "text" and not event.logprobs and event.choice in self._frames:
-                parts.append(self._frames[event.choice].around(event.text))
-            elif event.kind == "failed":
-                self.failed = True
-                parts.append(_data(to_json(error_body(event.error))))
-                break
-            else:
-                parts += [_data(_chunk_json(chunk)) for chunk in self._chunks(event)]
-        return b"".join(parts)
-
-    def _chunks(self, event: Event) -> Iterable[ChatCompletionChunk]:
-        """The chunk for `event`, if the client gets one."""
+    def encode(self, event: Event) -> bytes:
         match event:
+            case TextDelta() if not event.logprobs and event.choice in self._frames:
+                return self._frames[event.choice].around(event.text)
             case TextDelta():
-                yield self._chunk(event.choice, {"content": event.text}, event.logprobs)
+                return self._chunk(event.choice, {"content": event.text}, event.logprobs)
             case RawDelta():
-                yield self._chunk(event.choice, dict(event.fields), event.logprobs)
+                return self._chunk(event.choice, dict(event.fields), event.logprobs)
             case Finished():
-                yield self._chunk(event.choice, {}, finished=event)
-            case Usage():
-                self._usage = event
-            case _ if event.kind == "traced":
-                self._trace = trace(event.segments)
+                return self._chunk(event.choice, {}, finished=event)
+        self._closing.note(event)
+        return b""
 
-    def last_chunk(self) -> ChatCompletionChunk | None:
-        """Usage and trace, if the client asked for them; it has no choices, as OpenAI's."""
-        fields: dict[str, Any] = {}
-        if self._answer.include_usage and self._usage:
-            fields["usage"] = usage_block(self._usage)
-        if self._trace:
-            fields["trivium"] = self._trace
-        return self._envelope([], **fields) if fields else None
+    def end(self) -> bytes:
+        fields = self._closing.fields(self._answer.include_usage)
+        return (self._written([], **fields) if fields else b"") + DONE
+
+    def failed(self, error: Exception) -> bytes:
+        return error_event(error)
 
     def _chunk(
         self,
@@ -132,7 +112,7 @@ class _ChunkEncoder:
         delta: dict[str, Any],
         logprobs: Mapping[str, Any] | None = None,
         finished: Finished | None = None,
-    ) -> ChatCompletionChunk:
+    ) -> bytes:
         if index not in self._introduced:
             self._introduced.add(index)
             self._frames[index] = _Frame.of(self._chunk(index, {"content": _Frame.MARK}))
@@ -146,11 +126,11 @@ class _ChunkEncoder:
                 choice.stop_reason = finished.stop_reason
         # OpenAI: with include_usage every chunk has a usage, null in all but the last one.
         fields = {"usage": None} if self._answer.include_usage else {}
-        return self._envelope([choice], **fields)
+        return self._written([choice], **fields)
 
-    def _envelope(self, choices: list[ChunkChoice], **fields: Any) -> ChatCompletionChunk:
+    def _written(self, choices: list[ChunkChoice], **fields: Any) -> bytes:
         answer = self._answer
-        return ChatCompletionChunk(
+        chunk = ChatCompletionChunk(
             id=answer.id,
             object="chat.completion.chunk",
             created=answer.created,
@@ -158,6 +138,7 @@ class _ChunkEncoder:
             choices=choices,
             **fields,
         )
+        return data_event(payload_json(chunk))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,21 +150,13 @@ class _Frame:
     after: str
 
     @classmethod
-    def of(cls, chunk: ChatCompletionChunk) -> _Frame:
+    def of(cls, chunk: bytes) -> _Frame:
         """From a chunk whose text is MARK."""
-        before, _, after = _data(_chunk_json(chunk)).decode().rpartition(f'"{cls.MARK}"')
+        before, _, after = chunk.decode().rpartition(f'"{cls.MARK}"')
         return cls(before, after)
 
     def around(self, text: str) -> bytes:
         return f"{self.before}{encode_basestring(text)}{self.after}".encode("utf-8", "replace")
-
-
-def _chunk_json(chunk: ChatCompletionChunk) -> bytes:
-    return chunk.model_dump_json(exclude_unset=True).encode()
-
-
-def _data(payload: bytes) -> bytes:
-    return b"data: " + payload + b"\n\n"
 
 
 # ---------------------------------------------------------------- in one piece
@@ -193,17 +166,16 @@ async def fold(batches: AsyncIterator[Batch], answer: Answer) -> ChatCompletion:
     """The answer in one piece, from the same events. Raises the error of a `Failed`."""
     choices: dict[int, _FoldedChoice] = {}
     usage, extra = Usage(), dict[str, Trace]()
-    async for batch in batches:
-        for event in batch:
-            match event:
-                case TextDelta() | RawDelta() | Finished():
-                    choices.setdefault(event.choice, _FoldedChoice()).add(event)
-                case Usage():
-                    usage = event
-                case _ if event.kind == "traced":
-                    extra["trivium"] = trace(event.segments)
-                case _ if event.kind == "failed":
-                    raise event.error
+    async for event in each(batches):
+        match event:
+            case TextDelta() | RawDelta() | Finished():
+                choices.setdefault(event.choice, _FoldedChoice()).add(event)
+            case Usage():
+                usage = event
+            case Traced():
+                extra["trivium"] = trace(event.segments)
+            case _ if event.kind == "failed":
+                raise event.error
     return ChatCompletion(
         id=answer.id,
         object="chat.completion",

@@ -11,6 +11,9 @@ from pydantic import BaseModel
 from server.errors import TriviumError
 from server.events import Batch, Event
 
+DONE = b"data: [DONE]\n\n"
+"""Ends OpenAI's streams of chunks."""
+
 log = logging.getLogger(__name__)
 
 
@@ -75,6 +78,11 @@ async def run_to_end(machine: Machine, batches: AsyncIterator[Batch]) -> None:
             pass
     for _ in machine.end():
         pass
+
+
+def data_event(payload: bytes) -> bytes:
+    """A server-sent event without a name."""
+    return b"data: " + payload + b"\n\n"
 
 
 def named_event(name: str, data: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -14,28 +13,17 @@ from server.completions.schemas import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
-    CompletionRequest,
 )
-from server.encode import DONE, merge_delta, trace, usage_block
-from server.errors import error_body
+from server.encode import Answer, Closing, error_event, merge_delta, trace, usage_block
 from server.events import Batch, Event, Finished, TextDelta, Traced, Usage
-from server.schemas import Trace
-from server.streaming import each, payload_json
-from server.wire import to_json
+from server.streaming import DONE, data_event, each, payload_json
 
 
 @dataclass(frozen=True)
-class CompletionAnswer:
+class CompletionAnswer(Answer):
     """What every chunk of one answer says alike."""
 
-    model: str
-    include_usage: bool = False
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    @classmethod
-    def to(cls, request: CompletionRequest) -> CompletionAnswer:
-        return cls(request.model, request.include_usage)
 
     def envelope(self, choices: list[CompletionChoice], **fields: Any) -> Completion:
         return Completion(
@@ -54,8 +42,7 @@ class CompletionEncoder:
     def __init__(self, answer: CompletionAnswer) -> None:
         self._answer = answer
         self._logprobs: dict[int, OffsetLogprobs] = defaultdict(OffsetLogprobs)
-        self._usage: Usage | None = None
-        self._trace: Trace | None = None
+        self._closing = Closing()
 
     def encode(self, event: Event) -> bytes:
         match event:
@@ -64,29 +51,23 @@ class CompletionEncoder:
                 return self._chunk(_choice(event.choice, event.text, logprobs))
             case Finished():
                 return self._chunk(_choice(event.choice, "", None, event))
-            case Usage():
-                self._usage = event
-            case Traced():
-                self._trace = trace(event.segments)
+        self._closing.note(event)
         return b""
 
     def end(self) -> bytes:
-        """Usage and trace, if the client asked for them, in a chunk without choices."""
-        fields: dict[str, Any] = {}
-        if self._answer.include_usage and self._usage:
-            fields["usage"] = usage_block(self._usage)
-        if self._trace:
-            fields["trivium"] = self._trace
-        last = _data(payload_json(self._answer.envelope([], **fields))) if fields else b""
-        return last + DONE
+        fields = self._closing.fields(self._answer.include_usage)
+        return (self._written([], **fields) if fields else b"") + DONE
 
     def failed(self, error: Exception) -> bytes:
-        return _data(to_json(error_body(error))) + DONE
+        return error_event(error)
 
     def _chunk(self, choice: CompletionChoice) -> bytes:
         # OpenAI: with include_usage every chunk has a usage, null in all but the last one.
         fields = {"usage": None} if self._answer.include_usage else {}
-        return _data(payload_json(self._answer.envelope([choice], **fields)))
+        return self._written([choice], **fields)
+
+    def _written(self, choices: list[CompletionChoice], **fields: Any) -> bytes:
+        return data_event(payload_json(self._answer.envelope(choices, **fields)))
 
 
 def _choice(
@@ -97,10 +78,6 @@ def _choice(
     if finished and finished.stop_reason is not None:
         choice.stop_reason = finished.stop_reason
     return choice
-
-
-def _data(payload: bytes) -> bytes:
-    return b"data: " + payload + b"\n\n"
 
 
 @dataclass

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.encode import Answer, fold, merge_delta, sse
+from server.encode import Answer, ChunkEncoder, fold, merge_delta
 from server.errors import UpstreamFailed
 from server.events import Batch, Event, Failed, Finished, RawDelta, Routed, TextDelta, Traced, Usage
+from server.streaming import encoded
 
 ANSWER = Answer("trivium", id="chatcmpl-1", created=5)
 
@@ -30,7 +31,9 @@ async def chunks(*events: Event, answer: Answer = ANSWER) -> list[Any]:
 
 async def lines(batches: AsyncIterator[Batch], answer: Answer = ANSWER) -> list[bytes]:
     """The events of a stream, without the `[DONE]` that ends it."""
-    *events, done, rest = b"".join([piece async for piece in sse(batches, answer)]).split(b"\n\n")
+    *events, done, rest = b"".join(
+        [piece async for piece in encoded(batches, ChunkEncoder(answer))]
+    ).split(b"\n\n")
     assert (done, rest) == (b"data: [DONE]", b"")
     assert done not in events
     return events
@@ -94,7 +97,7 @@ async def test_a_batch_is_one_piece_and_each_event_a_chunk_of_its_own() -> None:
         yield [TextDelta("a"), TextDelta('"b"\n\x00🌒'), TextDelta("c", choice=1)]
         yield [TextDelta("d", choice=1), Finished("stop"), Finished("stop", choice=1)]
 
-    pieces = [piece async for piece in sse(batches(), ANSWER)]
+    pieces = [piece async for piece in encoded(batches(), ChunkEncoder(ANSWER))]
     assert len(pieces) == 3
     seen = [json.loads(line[6:]) for piece in pieces[:2] for line in piece.split(b"\n\n")[:-1]]
     deltas = [(c["index"], c["delta"].get("content")) for s in seen for c in s["choices"]]
