@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.background import general_queries, near_misses, two_part_questions
+from router.background import (
+    general_queries,
+    near_misses,
+    subject_questions,
+    two_part_questions,
+)
 from router.encode import Encoder, Messages
 from router.head import Floats
 from router.meta_client import Written
 from router.sentences import sentence_ends
+from router.solver import Labels
 from router.topics import common_questions
 
 ANSWER_TOKENS = 32
@@ -28,17 +34,20 @@ class General:
 
     Attributes:
         start: `[n, features]`, where answers begin.
-        near: `[k, features]`, the same of near misses (`router/background.py`).
+        near: `[k, features]`, the same of near misses and of questions of many subjects
+            (`router/background.py`).
+        subject: `[k]`: the number of the subject that each of those is of, from 1; 0: not known.
         ends: `[m, features]`, at ends of sentences inside the answers.
-        subjects: `[questions, features]`, the mean state of each of `topic_questions` over common
+        topics: `[questions, features]`, the mean state of each of `topic_questions` over common
             subjects.
         openings: queries, and how their answers begin, up to the end of a sentence.
     """
 
     start: Floats
     near: Floats
+    subject: Labels
     ends: Floats
-    subjects: Floats
+    topics: Floats
     openings: tuple[tuple[str, str], ...]
 
 
@@ -46,8 +55,9 @@ async def encode_general(encoder: Encoder, say: Progress = lambda text: None) ->
     """Have the meta LLM answer the general queries. Raises MetaError."""
     queries = list(general_queries())
     asked = queries + two_part_questions(queries, PAIRS, seed=1)
-    subjects = common_questions()
-    begun = [*near_misses(), *(question for subject in subjects for question in subject)]
+    taught, topics = subject_questions(), common_questions()
+    near = [*near_misses(), *(question.bare for question in taught)]
+    begun = [*near, *(question for topic in topics for question in topic)]
     total = len(asked) + len(begun)
     written = await encoder.encode(
         [_ask(query) for query in asked],
@@ -58,12 +68,14 @@ async def encode_general(encoder: Encoder, say: Progress = lambda text: None) ->
         [_ask(query) for query in begun],
         lambda done: say(f"encoding general queries {len(asked) + done}/{total}"),
     )
-    near, named = np.split(states, [len(near_misses())])
+    known = np.unique([question.subject for question in taught], return_inverse=True)[1] + 1
+    near_states, named = np.split(states, [len(near)])
     return General(
         start=np.concatenate([w.states[:1] for w in written]),
-        near=near,
+        near=near_states,
+        subject=np.concatenate([np.zeros(len(near) - len(known), np.int64), known]),
         ends=np.concatenate([w.states[sentence_ends(w.tokens)] for w in written]),
-        subjects=named.reshape(len(subjects), -1, named.shape[1]).mean(axis=0),
+        topics=named.reshape(len(topics), -1, named.shape[1]).mean(axis=0),
         openings=_openings(queries, written),
     )
 

@@ -110,7 +110,7 @@ def _training(
         kinds=np.zeros(sum(counts) + len(near), np.int64),
         views=np.concatenate([own.views for own in states]),
         view_of=np.concatenate([of + start for of, start in zip(view_of, starts, strict=False)]),
-        shifts=np.stack([shifts_from(own.topics, general.subjects) for own in states]),
+        shifts=np.stack([shifts_from(own.topics, general.topics) for own in states]),
         general=general.start,
         general_kind=0,
     )
@@ -218,7 +218,7 @@ def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: G
         hints=Hints(
             states.views,
             np.array(prompts.view_of, np.int64),
-            shifts_from(states.topics, general.subjects),
+            shifts_from(states.topics, general.topics),
         ),
         two_part=Evidence(states.asked, states.continued),
         counter=states.counter,

@@ -35,19 +35,23 @@ def pack(general: General) -> bytes:
         "start": general.start,
         "near": general.near,
         "ends": general.ends[::step],
-        "subjects": general.subjects,
+        "topics": general.topics,
     }
-    halves = {name: states.astype(np.float16) for name, states in tensors.items()}
-    data: bytes = save(halves, metadata={OPENINGS: json.dumps(general.openings)})
+    packed = {name: states.astype(np.float16) for name, states in tensors.items()}
+    packed["subject"] = general.subject.astype(np.int16)
+    data: bytes = save(packed, metadata={OPENINGS: json.dumps(general.openings)})
     return data
 
 
 def unpack(path: Path) -> General:
     """What `pack` wrote."""
     with safe_open(path, framework="numpy") as file:
-        states = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         openings = json.loads(file.metadata()[OPENINGS])
-    return General(**states, openings=tuple((query, opening) for query, opening in openings))
+    subject = tensors.pop("subject").astype(np.int64)
+    states = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    openings = tuple((query, opening) for query, opening in openings)
+    return General(**states, subject=subject, openings=openings)
 
 
 def _name(fingerprint: str) -> str:

@@ -54,7 +54,8 @@ def general(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shipped for the encoder above."""
     start = np.stack([_bag(f"{text} {n}") for text in CHAT for n in range(10)])
     near = np.stack([_bag(f"explain planet {n}") for n in range(20)])
-    found = General(start, near, start[:20], np.zeros((6, SIZE), np.float32), OPENINGS)
+    topics = np.zeros((6, SIZE), np.float32)
+    found = General(start, near, np.zeros(20, np.int64), start[:20], topics, OPENINGS)
     monkeypatch.setattr("router.learn.shipped_general", lambda fingerprint: found)
 
 

@@ -16,16 +16,17 @@ def test_an_unknown_meta_llm_has_none() -> None:
 @pytest.mark.parametrize("ends", [0, 10, 3 * MAX_ENDS + 7])
 def test_what_is_packed_is_small_and_the_same(ends: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    start, near, many, subjects = (
+    start, near, many, topics = (
         rng.normal(size=(count, 8)).astype(np.float32) for count in (5, 3, ends, 6)
     )
-    general = General(start, near, many, subjects, (("Wie geht es?", "Gut."),))
+    general = General(start, near, np.array([0, 1, 80]), many, topics, (("Wie geht es?", "Gut."),))
     path = tmp_path / "general.safetensors"
     path.write_bytes(pack(general))
     after = unpack(path)
     assert after.start.dtype == np.float32
     assert len(after.ends) <= MAX_ENDS
-    assert path.stat().st_size < 2 * 8 * (5 + 3 + MAX_ENDS + 6) + 500
+    assert path.stat().st_size < 2 * 8 * (5 + 3 + MAX_ENDS + 6) + 600
     assert after.openings == general.openings
     np.testing.assert_allclose(after.start, start, atol=2e-3)
-    np.testing.assert_allclose(after.subjects, subjects, atol=2e-3)
+    np.testing.assert_allclose(after.topics, topics, atol=2e-3)
+    assert after.subject.tolist() == [0, 1, 80]
