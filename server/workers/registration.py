@@ -76,7 +76,7 @@ class Registrar:
         """
         self._check_free(manifest.name)
         steps = _Steps(manifest.name, self._say)
-        steps.say("waiting for the last answers of an expert of that name")
+        steps.say("waiting for its turn")
         task = asyncio.create_task(self._carry_out(manifest, steps))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -102,7 +102,6 @@ class Registrar:
     async def _carry_out(self, manifest: Manifest, steps: _Steps) -> RegisteredExpert:
         try:
             await self._fleet.drained(manifest.name)
-            steps.say("waiting for other registrations")
             async with self._lock:
                 registered = await self._register(manifest, steps)
         except BaseException as error:

@@ -161,7 +161,7 @@ async def test_recoveries_are_events_and_failed_legs_errors() -> None:
     assert failed.status.status_code is StatusCode.ERROR
     assert attributes(failed)["error.type"] == "UpstreamFailed"
     server = site.span(f"POST {CHAT}")
-    (recovery,) = server.relay.events
+    (recovery,) = server.events
     assert (recovery.name, dict(recovery.attributes or {})) == (
         "recovery",
         {
