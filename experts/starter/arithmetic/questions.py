@@ -12,9 +12,10 @@ from random import Random
 from typing import Any
 
 from experts.starter.arithmetic import sampling
-from experts.starter.arithmetic.data import follow_up, second_part
+from experts.starter.arithmetic.data import SUBJECT
 from experts.starter.arithmetic.phrasing import ask
 from experts.starter.arithmetic.problems import Operation
+from experts.starter.shapes import follow_up, second_part
 from experts.training.conversations import Example
 
 FOLDER = Path(__file__).parent
@@ -52,9 +53,9 @@ def examples() -> Iterator[dict[str, Any]]:
         problem = sampling.sample_training(random, operations[number % len(operations)])
         yield {"messages": [{"role": "user", "content": ask(problem, random)}]}
     for _ in range(12):
-        yield _messages(second_part(random))
+        yield _messages(second_part(SUBJECT, random))
     for _ in range(8):
-        yield _messages(follow_up(random))
+        yield _messages(follow_up(SUBJECT, random))
 
 
 def _messages(example: Example) -> dict[str, Any]:

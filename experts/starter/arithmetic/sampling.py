@@ -19,13 +19,15 @@ from experts.starter.arithmetic.problems import (
 
 MAX_DIGITS = 6
 MIX: dict[Operation, float] = {
-    "addition": 0.34,
-    "subtraction": 0.34,
-    "multiplication": 0.20,
-    "division": 0.12,
+    "addition": 0.20,
+    "subtraction": 0.20,
+    "decimals": 0.14,
+    "multiplication": 0.16,
+    "division": 0.14,
+    "percentage": 0.06,
+    "two-step": 0.10,
 }
-"""Shares of the operations in training: what about an hour on two cores teaches well. The other
-operations have generators, for longer runs, and are not taught yet."""
+"""Shares of the operations in training. Products are long and contain sums, so they are fewer."""
 
 
 def sample_training(random: Random, operation: Operation | None = None) -> Problem:
@@ -95,21 +97,27 @@ def _decimals(random: Random) -> Problem:
 
 
 def _multiplication(random: Random) -> Problem:
-    return multiply(integer(random, 3), integer(random, 2))
+    a, b = integer(random, 3), integer(random, 3)
+    if random.random() < 0.6:
+        a, b = max(a, b), min(a, b)
+    return multiply(a, b)
 
 
 def _division(random: Random) -> Problem:
-    divisor = random.randint(2, 9)
+    divisor = random.randint(2, 9) if random.random() < 0.4 else random.randint(10, 99)
     if random.random() < 0.5:
         return divide(divisor * integer(random, 3), divisor)
-    return divide(integer(random, 4, divisor), divisor)
+    return divide(integer(random, 5, divisor), divisor)
 
 
 def _percentage(random: Random) -> Problem:
     percent = random.choice((5, 10, 15, 20, 25, 30, 40, 50, 60, 75, random.randint(1, 99)))
-    whole = integer(random, 3)
-    if random.random() < 0.4:
-        whole = 10 * integer(random, 2)
+    whole = Number(integer(random, 4))
+    chance = random.random()
+    if chance < 0.3:
+        whole = Number(10 * integer(random, 3))
+    elif chance < 0.5:
+        whole = Number(integer(random, 4), random.randint(1, 2)).trimmed()
     return percentage(percent, whole)
 
 
