@@ -13,33 +13,33 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from experts.registry import Registry
-from server.addresses import Addresses
-from server.admin import Admin, admin_router
-from server.admission import Admission
-from server.api import api_router
-from server.audit import AuditLog
-from server.circuits import Circuits
-from server.dispatch import Dispatcher
-from server.draining import Drain, Draining
-from server.fleet import Fleet
-from server.guard import install_guard
-from server.keyring import Keyring
-from server.keys import KeyStore
-from server.legs import META
-from server.observe import Observer, fan_out, unobserved
-from server.openapi import install_openapi, operation_id
-from server.pool import Pool, PoolOptions
-from server.registration import Progress, Registrar
-from server.seeing import Seeing, install_seeing
+from server.api.admin import Admin, admin_router
+from server.api.openapi import install_openapi, operation_id
+from server.api.routes import api_router
+from server.edge.addresses import Addresses
+from server.edge.admission import Admission
+from server.edge.audit import AuditLog
+from server.edge.guard import install_guard
+from server.edge.keyring import Keyring
+from server.edge.keys import KeyStore
+from server.relay.circuits import Circuits
+from server.relay.dispatch import Dispatcher
+from server.relay.legs import META
+from server.relay.pool import Pool, PoolOptions
+from server.relay.snapshot import SnapshotHolder
+from server.relay.upstream import Timeouts, Upstream, worker_session
+from server.seeing.install import Seeing, install_seeing
+from server.seeing.observe import Observer, fan_out, unobserved
+from server.seeing.trace_export import shut_down, tracer_provider
 from server.services import Health, Services
 from server.settings import Settings
-from server.snapshot import SnapshotHolder
-from server.starters import register_starters
-from server.trace_export import shut_down, tracer_provider
-from server.upstream import Timeouts, Upstream, worker_session
 from server.web import web_router
 from server.wire import install_edge
-from server.workers import WorkerStatus
+from server.workers.draining import Drain, Draining
+from server.workers.fleet import Fleet
+from server.workers.registration import Progress, Registrar
+from server.workers.starters import register_starters
+from server.workers.worker import WorkerStatus
 
 log = logging.getLogger(__name__)
 

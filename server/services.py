@@ -8,9 +8,9 @@ from typing import Protocol
 
 from fastapi import Request
 
-from server.dispatch import Dispatcher
-from server.draining import Drain
-from server.snapshot import SnapshotHolder
+from server.relay.dispatch import Dispatcher
+from server.relay.snapshot import SnapshotHolder
+from server.workers.draining import Drain
 
 
 @dataclass(frozen=True)

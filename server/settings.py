@@ -12,8 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from experts.manifest import MAX_REPLICAS
 from router.vocabulary import DEFAULT_SLOTS
-from server.addresses import PRIVATE_NETWORKS
-from server.logs import LogFormat
+from server.edge.addresses import PRIVATE_NETWORKS
+from server.seeing.logs import LogFormat
 
 MIB = 1 << 20
 

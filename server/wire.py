@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.messages.errors import AnthropicErrors
 from server.errors import TriviumError, error_body, http_headers, http_status, openai_error
-from server.logs import request_id as current_request_id
-from server.messages.errors import AnthropicErrors
+from server.seeing.logs import request_id as current_request_id
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
-from server.snapshot import Endpoint
+from server.relay.snapshot import Endpoint
 
 PROMPT_TOKENS = 10
 EXPERT_LOGPROB = -0.25

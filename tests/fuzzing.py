@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.fake_meta import FIRST_ID, FakeMeta
 from tests.fakes import ExpertToken, FakeWorker, says
-from tests.server.test_registration import Site, running
+from tests.server.workers.test_registration import Site, running
 
 CHECKS = (
     "not_a_server_error",

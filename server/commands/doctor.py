@@ -17,7 +17,7 @@ from rich.table import Table
 from sqlalchemy import make_url
 
 from server.settings import Settings
-from server.vllm_command import this_machine
+from server.workers.vllm_command import this_machine
 
 GIB = 1 << 30
 MIN_DISK = 6 * GIB

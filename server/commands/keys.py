@@ -12,9 +12,9 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from server.audit import LOCAL, AuditLog
 from server.commands.client import API_KEY, CommandError
-from server.keys import Key, KeysError, KeyStore, Limits, Scope
+from server.edge.audit import LOCAL, AuditLog
+from server.edge.keys import Key, KeysError, KeyStore, Limits, Scope
 from server.settings import Settings
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

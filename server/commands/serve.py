@@ -21,13 +21,13 @@ from rich.console import Console
 
 from server.app import Watcher, create_app
 from server.commands.client import CommandError
-from server.draining import DrainingServer
-from server.keys import KeysError, KeyStore
-from server.logs import log_to_stderr
-from server.registration import Progress
+from server.edge.keys import KeysError, KeyStore
+from server.seeing.logs import log_to_stderr
 from server.settings import Settings
-from server.vllm_command import this_machine
-from server.workers import WorkerStatus
+from server.workers.draining import DrainingServer
+from server.workers.registration import Progress
+from server.workers.vllm_command import this_machine
+from server.workers.worker import WorkerStatus
 
 NEEDED_MEMORY = 4_000_000_000
 """Bytes that the embedded default's two workers and the orchestrator need to start."""

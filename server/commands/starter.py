@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from server.commands.client import CommandError, checked, with_session
-from server.starters import GROUP
+from server.workers.starters import GROUP
 
 CONCURRENCY = 16
 MAX_TOKENS = 256

@@ -17,8 +17,8 @@ import aiohttp
 import psutil
 
 from experts.vllm_plugin.bank.adapters import make_base
-from server.vllm_command import Command, bank_command, expert_command, this_machine
-from server.workers import free_port, last_error
+from server.workers.vllm_command import Command, bank_command, expert_command, this_machine
+from server.workers.worker import free_port, last_error
 from tests.benchmarks.bank_settings import Bench
 from tests.benchmarks.load import Target
 

@@ -30,8 +30,8 @@ from router.learn import Other, learn_row
 from router.meta_client import MetaClient, MetaInfo
 from router.prepare import prepare
 from router.training import experts_of
-from server.engines import Engines
 from server.settings import Settings
+from server.workers.engines import Engines
 
 TOKENS = 160
 """Of a general answer, and of what may come before a hand-over."""

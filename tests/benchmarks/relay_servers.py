@@ -23,7 +23,7 @@ from experts.registry import Registry
 from router.head import HeadRow
 from router.meta_client import MetaInfo
 from router.vocabulary import ExpertVocabulary
-from server.workers import free_port
+from server.workers.worker import free_port
 from tests.benchmarks.relay_stub import EXPERT_MODEL, FIRST_ID, HIDDEN, SLOTS
 
 START_SECONDS = 60

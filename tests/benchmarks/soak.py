@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import psutil
 import uvloop
 
-from server.workers import free_port
+from server.workers.worker import free_port
 from tests.benchmarks import report
 from tests.benchmarks.relay_load import Client, fault, request
 from tests.benchmarks.relay_servers import Cores, orchestrator, stub

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.workers import free_port
+from server.workers.worker import free_port
 from tests.benchmarks import relay, relay_tables
 from tests.benchmarks.relay_load import fault
 from tests.benchmarks.relay_servers import Cores, Side, load, orchestrator, stub

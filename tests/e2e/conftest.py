@@ -17,7 +17,7 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from server.workers import free_port
+from server.workers.worker import free_port
 
 START_SECONDS = 900
 

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from experts.manifest import ManagedWorker as Spec
 from experts.verification import own_process
 from experts.verification_sides import Ids
-from server.banks import BankMember, Banks
-from server.engines import Engines
+from server.relay.snapshot import Endpoint
 from server.settings import Settings
-from server.snapshot import Endpoint
-from server.workers import ManagedWorker, WorkerFailed
+from server.workers.banks import BankMember, Banks
+from server.workers.engines import Engines
+from server.workers.worker import ManagedWorker, WorkerFailed
 from tests.e2e.test_bank import ENGINE, TOKENS, make_experts, questions, texts_alone
 
 pytestmark = pytest.mark.e2e

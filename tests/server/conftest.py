@@ -17,18 +17,18 @@ from hypothesis import settings
 from openai import AsyncOpenAI
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
-from server.api import api_router
-from server.breaker import Breaker
-from server.circuits import Circuits
-from server.dispatch import Dispatcher
-from server.draining import Drain
-from server.observe import Happening, fan_out
-from server.pool import Pool, PoolOptions
-from server.seeing import install_seeing
+from server.api.routes import api_router
+from server.relay.breaker import Breaker
+from server.relay.circuits import Circuits
+from server.relay.dispatch import Dispatcher
+from server.relay.pool import Pool, PoolOptions
+from server.relay.snapshot import Endpoint, LiveExpert, SnapshotHolder
+from server.relay.upstream import Timeouts, Upstream, worker_session
+from server.seeing.install import install_seeing
+from server.seeing.observe import Happening, fan_out
 from server.services import Health, Services
-from server.snapshot import Endpoint, LiveExpert, SnapshotHolder
-from server.upstream import Timeouts, Upstream, worker_session
 from server.wire import install_edge
+from server.workers.draining import Drain
 from tests.fakes import FakeWorker, says
 
 settings.register_profile("fuzz", max_examples=5000)

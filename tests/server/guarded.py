@@ -11,15 +11,15 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from server.audit import AuditLog
-from server.guard import install_guard
-from server.keyring import Keyring
-from server.keys import Key, Limits, Scope, digest_of, new_secret
+from server.edge.audit import AuditLog
+from server.edge.guard import install_guard
+from server.edge.keyring import Keyring
+from server.edge.keys import Key, Limits, Scope, digest_of, new_secret
 from server.settings import Settings
 from tests.fake_meta import FakeMeta
 from tests.fakes import FakeWorker, says
 from tests.server.conftest import World, serving_world
-from tests.server.test_registration import Site, running
+from tests.server.workers.test_registration import Site, running
 
 
 def make_key(

@@ -19,7 +19,7 @@ from server.settings import is_loopback
 from tests.fake_meta import FakeMeta
 from tests.fakes import FakeWorker, says
 from tests.server.conftest import World
-from tests.server.test_registration import SUMS, Site, running
+from tests.server.workers.test_registration import SUMS, Site, running
 
 NOWHERE = "http://127.0.0.1:9"
 

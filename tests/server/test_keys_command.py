@@ -17,8 +17,8 @@ from server.commands import chat, doctor
 from server.commands.client import CommandError
 from server.commands.keys import duration
 from server.commands.serve import check_keys
-from server.keyring import Keyring
-from server.keys import PREFIX, KeyStore
+from server.edge.keyring import Keyring
+from server.edge.keys import PREFIX, KeyStore
 from server.settings import Settings
 from tests.server.guarded import guarded, make_key
 

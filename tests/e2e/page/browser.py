@@ -18,7 +18,7 @@ from playwright.async_api import Browser, Locator, Page, async_playwright, expec
 from tests.fake_meta import FIRST_ID, FakeMeta
 from tests.fakes import ExpertToken, FakeWorker, Token, says
 from tests.packages import need
-from tests.server.test_registration import STARS, SUMS, Site
+from tests.server.workers.test_registration import STARS, SUMS, Site
 
 PICTURES = Path(__file__).resolve().parents[3] / "runs" / "page"
 """Where a run of test_everyone.py writes screenshots; git ignores it. Two of them are kept beside

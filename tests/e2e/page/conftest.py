@@ -11,7 +11,7 @@ from playwright.async_api import Page
 
 from tests.e2e.page.browser import ChattingMeta, World, chromium, opened
 from tests.fakes import FakeWorker, says
-from tests.server.test_registration import running
+from tests.server.workers.test_registration import running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

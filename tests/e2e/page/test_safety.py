@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from server.keys import KeyStore
+from server.edge.keys import KeyStore
 from tests.e2e.page.browser import (
     MARKDOWN,
     ChattingMeta,
@@ -21,7 +21,7 @@ from tests.e2e.page.browser import (
     questions,
 )
 from tests.fakes import refuses, says
-from tests.server.test_registration import running, until
+from tests.server.workers.test_registration import running, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 

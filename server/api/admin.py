@@ -1,0 +1,221 @@
+"""Routes of the admin API: experts, registered, listed, changed and removed. Nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from experts.registry import RegisteredExpert, Registry, UnknownExpert
+from server.api.openapi import ALWAYS, WITH_A_BODY, failures
+from server.edge.admission import Admission
+from server.errors import NotFound
+from server.workers.fleet import Fleet
+from server.workers.registration import Progress, Registrar
+
+
+class RegistrationView(BaseModel):
+    """How far a registration is."""
+
+    state: str
+    step: str
+    error: str | None = None
+
+
+class ExpertView(BaseModel):
+    """One expert as the admin API shows it."""
+
+    name: str
+    state: str
+    """live, starting, restarting, failed: …, registering, disabled"""
+    description: str | None = None
+    slot: int | None = None
+    worker: dict[str, Any] | None = None
+    bank: str | None = None
+    """The bank that serves it, if it has no worker of its own."""
+    examples: int | None = None
+    accuracy: float | None = None
+    """Share of held-out examples that the running meta LLM routed to it."""
+    threshold: float | None = None
+    """P(expert), against "no expert", from which it is called; null: as learned."""
+    license: str | None = None
+    created: datetime | None = None
+    registration: RegistrationView | None = None
+
+
+class ExpertList(BaseModel):
+    object: str = "list"
+    data: list[ExpertView]
+
+
+class Admin:
+    """What the admin routes need; `app.state.admin` holds it."""
+
+    def __init__(
+        self, registry: Registry, registrar: Registrar, fleet: Fleet, admission: Admission
+    ) -> None:
+        self.registry, self.registrar, self.fleet = registry, registrar, fleet
+        self._admission = admission
+
+    async def start(self, raw: dict[str, Any]) -> tuple[str, asyncio.Task[RegisteredExpert]]:
+        """Validate a manifest and begin its registration. Raises BadRequest, Forbidden,
+        Unprocessable, Conflict or NotReady."""
+        manifest = await self._admission.admit(raw)
+        self.fleet.meta()
+        return manifest.name, self.registrar.start(manifest)
+
+    def view(self, name: str) -> ExpertView:
+        """One expert, registered or on its way. Raises NotFound."""
+        progress = self.registrar.progress(name)
+        try:
+            expert = self.registry.get(name)
+        except UnknownExpert:
+            if progress is None:
+                raise NotFound(f"no expert named {name!r} is registered") from None
+            return _registering(progress)
+        return self._registered(expert, progress)
+
+    def views(self) -> list[ExpertView]:
+        """All experts, registered ones first."""
+        stored = self.registry.experts()
+        names = {expert.name for expert in stored}
+        return [
+            *(self._registered(expert, None) for expert in stored),
+            *(_registering(p) for p in self.registrar.running() if p.name not in names),
+        ]
+
+    def _registered(self, expert: RegisteredExpert, progress: Progress | None) -> ExpertView:
+        manifest, name = expert.manifest, expert.name
+        return ExpertView(
+            name=name,
+            state=self.fleet.expert_states().get(name, "starting"),
+            description=manifest.description,
+            slot=expert.slot,
+            worker=manifest.worker.model_dump(mode="json"),
+            bank=self.fleet.banks().get(name),
+            examples=len(manifest.examples),
+            accuracy=expert.accuracy,
+            threshold=expert.choices.threshold,
+            license=manifest.license,
+            created=expert.created,
+            registration=_registration(progress) if progress else None,
+        )
+
+
+def _registering(progress: Progress) -> ExpertView:
+    state = "registering" if progress.state == "running" else f"failed: {progress.error}"
+    return ExpertView(name=progress.name, state=state, registration=_registration(progress))
+
+
+def _registration(progress: Progress) -> RegistrationView:
+    return RegistrationView(state=progress.state, step=progress.step, error=progress.error)
+
+
+def _admin(request: Request) -> Admin:
+    admin = request.app.state.admin
+    assert isinstance(admin, Admin)
+    return admin
+
+
+def admin_router() -> APIRouter:
+    """The routes. The app must put an `Admin` into `app.state.admin`."""
+    router = APIRouter(prefix="/v1/experts", tags=["experts"])
+    router.add_api_route(
+        "",
+        add,
+        methods=["POST"],
+        status_code=201,
+        response_model=ExpertView,
+        responses={
+            202: {"model": ExpertView, "description": "It is being registered (`wait=false`)."},
+            **failures(*WITH_A_BODY, 409, 422, 503),
+        },
+    )
+    router.add_api_route("", list_experts, methods=["GET"], responses=failures(*ALWAYS))
+    router.add_api_route(
+        "/refit", refit, methods=["POST"], responses=failures(*ALWAYS, 409, 422, 503)
+    )
+    router.add_api_route("/{name}", show, methods=["GET"], responses=failures(*ALWAYS, 404))
+    router.add_api_route(
+        "/{name}", change, methods=["PATCH"], responses=failures(*WITH_A_BODY, 404, 503)
+    )
+    router.add_api_route(
+        "/{name}",
+        remove,
+        methods=["DELETE"],
+        status_code=204,
+        responses=failures(*ALWAYS, 404, 409, 503),
+    )
+    return router
+
+
+async def add(manifest: dict[str, Any], request: Request, wait: bool = True) -> Any:
+    """Register an expert: a manifest as JSON, or `{"path": …}` of one on the server.
+
+    Answers when the expert is live (201); with `wait=false` at once (202), and
+    `GET /v1/experts/{name}` tells how far it is.
+    """
+    admin = _admin(request)
+    request.state.object = str(manifest.get("name") or manifest.get("path"))  # for the audit log
+    name, task = await admin.start(manifest)
+    if not wait:
+        return JSONResponse(admin.view(name).model_dump(mode="json"), status_code=202)
+    await asyncio.shield(task)  # a client that goes away does not undo a registration
+    return admin.view(name)
+
+
+class Accuracies(BaseModel):
+    """Shares of an expert's held-out examples that were routed to it; null without any."""
+
+    before: float | None
+    after: float | None
+
+
+async def refit(request: Request) -> dict[str, Accuracies]:
+    """Fit all experts' tokens together. Answers with what became of each; if one of them does
+    not pass its check, nothing changes (422)."""
+    found = await _admin(request).registrar.refit()
+    return {name: Accuracies(before=b, after=a) for name, (b, a) in found.items()}
+
+
+async def list_experts(request: Request) -> ExpertList:
+    """Every expert, with its state."""
+    return ExpertList(data=_admin(request).views())
+
+
+async def show(name: str, request: Request) -> ExpertView:
+    """One expert, and how its registration went."""
+    return _admin(request).view(name)
+
+
+class Change(BaseModel):
+    """What is to be changed about an expert; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = True
+    """False: it is called no more, and its worker ends; it can be enabled again."""
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    """P(expert), against "no expert", from which it is called; null: as learned."""
+
+
+async def change(name: str, body: Change, request: Request) -> ExpertView:
+    """Disable or enable an expert, or set how sure the meta LLM must be to call it."""
+    admin = _admin(request)
+    try:
+        await admin.registrar.choose(name, **body.model_dump(exclude_unset=True))
+    except UnknownExpert as error:
+        raise NotFound(str(error)) from None
+    return admin.view(name)
+
+
+async def remove(name: str, request: Request) -> None:
+    """Remove an expert. Answers that it is writing are finished first."""
+    try:
+        await _admin(request).registrar.remove(name)
+    except UnknownExpert as error:
+        raise NotFound(str(error)) from None

@@ -1,0 +1,1 @@
+"""Chat completions: what may be asked, and how an answer is written."""

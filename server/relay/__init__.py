@@ -1,0 +1,1 @@
+"""One request: from the first prompt over every handoff to the last token."""

@@ -1,0 +1,333 @@
+"""The fleet: the meta workers, the experts' workers, the head, and the snapshot they make.
+
+Owner of what is live. It publishes a new snapshot whenever the state of a worker or of its breaker
+changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import aiohttp
+
+from experts.manifest import ManagedWorker as ManagedSpec
+from experts.manifest import Manifest
+from experts.registry import RegisteredExpert
+from router.head import Head, HeadRow, build_head, chances
+from router.meta_client import MetaClient, MetaError, MetaInfo
+from router.vocabulary import ExpertVocabulary
+from server.relay.circuits import Circuits
+from server.relay.snapshot import Endpoint, LiveExpert, SnapshotHolder
+from server.settings import Settings
+from server.workers.banks import BankMember, Banks
+from server.workers.engines import Engines
+from server.workers.metas import Metas
+from server.workers.worker import ManagedWorker, OnChange, Worker, WorkerStatus
+
+DRAIN_POLL = 0.1
+DISABLED = "disabled"
+"""The state of an expert that a person has switched off; it has no worker."""
+FAILING = "failing: it is up, but requests to it fail; it is probed until one succeeds"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One expert of the fleet. `row` None: no row for the present meta LLM yet."""
+
+    expert: RegisteredExpert
+    worker: Worker
+    row: HeadRow | None
+
+
+def row_of(expert: RegisteredExpert) -> HeadRow:
+    """The row of a stored expert, with the threshold that was chosen for it."""
+    return HeadRow.from_bytes(expert.row).asking(expert.choices.threshold)
+
+
+class Fleet:
+    """Workers, head and snapshot. Changes are made by the Registrar and by workers' states."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        session: aiohttp.ClientSession,
+        snapshots: SnapshotHolder,
+        circuits: Circuits,
+        on_status: Callable[[str, WorkerStatus], None] = lambda name, status: None,
+    ) -> None:
+        self._settings, self._session, self._snapshots = settings, session, snapshots
+        self._circuits = circuits
+        circuits.subscribe(self._publish)
+        self._on_status = on_status
+        self._members: dict[str, Member] = {}
+        self._trials: dict[int, HeadRow] = {}
+        self._metas = Metas(session, self._head, self._publish, settings.probe_seconds)
+        self._vocabulary: ExpertVocabulary | None = None
+        self._workers: list[Worker] = []
+        self._engines = Engines(settings, session)
+        self._banks = Banks(settings.cache_dir / "banks", self._bank_process)
+        self._draining: dict[str, asyncio.Task[None]] = {}
+        self._disabled: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def encodings_dir(self) -> Path:
+        return self._settings.cache_dir / "encodings"
+
+    # ------------------------------------------------------------ the meta workers
+
+    def start_meta(self, checkpoint: Path | None) -> None:
+        """Start, or start to watch, the meta workers. `checkpoint` None: they run elsewhere."""
+        workers = self._engines.metas(checkpoint, self._meta_changed)
+        self._workers += workers
+        self._metas.start(workers)
+
+    def meta(self) -> tuple[MetaClient, MetaInfo]:
+        """A live meta worker. Raises NotReady."""
+        meta = self._metas.one()
+        return meta.client, meta.info
+
+    async def wait_meta(self) -> MetaInfo:
+        """Wait until a meta worker is live, with the current head."""
+        return await self._metas.wait()
+
+    def _meta_changed(self, worker: Worker) -> None:
+        self._on_status(worker.name, worker.status)
+        self._forgive(worker)
+        self._metas.changed(worker)
+
+    def _forgive(self, worker: Worker) -> None:
+        """A worker that has come up starts with a closed breaker."""
+        for endpoint in worker.endpoints:
+            self._circuits.forget(endpoint)
+
+    def _head(self, info: MetaInfo) -> Head:
+        self._vocabulary = info.vocabulary
+        rows = {
+            member.expert.slot: member.row
+            for member in self._members.values()
+            if member.row is not None and member.expert.meta == info.rows
+        }
+        return build_head(rows | self._trials, info.vocabulary.slots, info.hidden_size)
+
+    # ------------------------------------------------------------ experts
+
+    def make_worker(self, manifest: Manifest) -> Worker:
+        """A worker for an expert, not started yet."""
+        spec, name, on_change = manifest.worker, manifest.name, self._expert_changed
+        worker: Worker
+        if isinstance(spec, ManagedSpec) and Banks.takes(spec):
+            worker = BankMember(name, spec, self._banks, self._session, on_change)
+        else:
+            worker = self._engines.expert(name, spec, on_change)
+        self._workers.append(worker)
+        return worker
+
+    def _bank_process(self, name: str, base: Path, on_change: OnChange) -> ManagedWorker:
+        def tell(worker: Worker) -> None:
+            self._on_status(worker.name, worker.status)
+            on_change(worker)
+
+        return self._engines.bank(name, base, tell)
+
+    async def stop_worker(self, worker: Worker) -> None:
+        """Stop a worker that is no longer wanted."""
+        self._forgive(worker)
+        await worker.stop()
+        if worker in self._workers:
+            self._workers.remove(worker)
+
+    def restore(self, expert: RegisteredExpert) -> None:
+        """Take in an expert that the registry knows from before; its worker waits."""
+        if not expert.choices.enabled:
+            self._disabled.add(expert.name)
+            return
+        worker = self.make_worker(expert.manifest)
+        self._members[expert.name] = Member(expert, worker, row_of(expert))
+
+    def start_restored(self) -> None:
+        """Start the workers of the experts that were restored."""
+        for member in self._members.values():
+            member.worker.start()
+
+    @asynccontextmanager
+    async def trial(self, rows: Mapping[int, HeadRow]) -> AsyncIterator[None]:
+        """The head with `rows` in their slots, for a check; taken back if the check fails.
+
+        A slot that is in no snapshot can be chosen by no request. Raises MetaError.
+        """
+        self._trials.update(rows)
+        try:
+            await self._metas.push()
+            yield
+        except BaseException:
+            for slot in rows:
+                self._trials.pop(slot, None)
+            self._spawn(self._push_quietly())
+            raise
+
+    def adopt(self, expert: RegisteredExpert, worker: Worker, row: HeadRow) -> None:
+        """Let requests choose an expert whose row stood its trial."""
+        self._members[expert.name] = Member(expert, worker, row)
+        self._trials.pop(expert.slot, None)
+        self._publish()
+
+    async def refit(self, *experts: RegisteredExpert) -> None:
+        """Use the new rows of experts of the fleet. Raises MetaError."""
+        for expert in experts:
+            self._renew(expert)
+            self._trials.pop(expert.slot, None)
+        await self._metas.push()
+        self._publish()
+
+    def _renew(self, expert: RegisteredExpert) -> None:
+        member = self._members[expert.name]
+        self._members[expert.name] = replace(member, expert=expert, row=row_of(expert))
+
+    async def choose(self, expert: RegisteredExpert) -> None:
+        """Do what a person decided about an expert: one that is disabled has no worker, and is
+        called again once that is up."""
+        name, running = expert.name, expert.name in self._members
+        if not expert.choices.enabled:
+            await self.release(name)
+            self._disabled.add(name)
+        elif running:
+            self._renew(expert)
+            await self._push_quietly()
+        else:
+            await self.drained(name)
+            self._disabled.discard(name)
+            self.restore(expert)
+            await self._push_quietly()
+            self._members[name].worker.start()
+
+    async def release(self, name: str) -> None:
+        """Take an expert out. Its worker ends once no running answer can need it."""
+        self._disabled.discard(name)
+        member = self._members.pop(name, None)
+        self._publish()
+        if member is None:
+            return
+        await self._push_quietly()
+        self._draining[name] = asyncio.create_task(self._drain(member))
+
+    async def drained(self, name: str) -> None:
+        """Wait until a worker of that name, whose expert was taken out, has ended: where both
+        were in one bank, its end would be taken for that of the new one."""
+        draining = self._draining.get(name)
+        if draining is not None:
+            await asyncio.wait({draining})
+
+    async def _drain(self, member: Member) -> None:
+        try:
+            async with asyncio.timeout(self._settings.request_seconds):
+                while self._in_use(member.expert.slot):  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_POLL)
+        except TimeoutError:
+            log.warning("expert %s is still in use; stopping its worker", member.expert.name)
+        await self.stop_worker(member.worker)
+        self._draining.pop(member.expert.name, None)
+
+    def slots_in_use(self) -> set[int]:
+        """Slots that a running request could still meet, whoever has them now."""
+        slots = self._vocabulary.slots if self._vocabulary else 0
+        return {slot for slot in range(slots) if self._in_use(slot)}
+
+    def _in_use(self, slot: int) -> bool:
+        vocabulary = self._vocabulary
+        return vocabulary is not None and self._snapshots.token_in_use(vocabulary.token_id(slot))
+
+    def _expert_changed(self, worker: Worker) -> None:
+        self._on_status(worker.name, worker.status)
+        self._forgive(worker)
+        self._publish()
+
+    async def explain(
+        self, endpoint: Endpoint, key: str, experts: Sequence[LiveExpert]
+    ) -> Mapping[str, float]:
+        """The probability of each of `experts` in the request that the meta worker at `endpoint`
+        explains under `key`: where it was handed over, or else where the answer began."""
+        meta = next((m for m in self._metas.usable if m.endpoint == endpoint), None)
+        if meta is None:
+            return {}
+        try:
+            decisions = await meta.client.decisions(key)
+        except MetaError as error:
+            log.warning("a decision cannot be explained: %s", error)
+            return {}
+        if not decisions:
+            return {}
+        written = max(decisions)
+        found = {}
+        for name in (expert.name for expert in experts):
+            member = self._members.get(name)
+            if member is not None and member.row is not None:
+                found[name] = member.row, float(decisions[written][member.expert.slot])
+        return chances(found, "turn" if written else "start")
+
+    # ------------------------------------------------------------ what others see
+
+    def _publish(self) -> None:
+        """What requests may use. A worker whose breaker is open is down, and an expert without a
+        worker cannot be chosen."""
+        metas = self._metas.usable
+        closed = tuple(m.endpoint for m in metas if self._circuits.closed(m.endpoint))
+        if not closed:
+            self._snapshots.publish((), ())
+            return
+        info = metas[0].info
+        live = [
+            LiveExpert(member.expert.name, info.vocabulary.token_id(member.expert.slot), replicas)
+            for member in self._members.values()
+            if member.expert.meta == info.rows and (replicas := self._answering(member.worker))
+        ]
+        self._snapshots.publish(closed, tuple(live))
+
+    def _answering(self, worker: Worker) -> tuple[Endpoint, ...]:
+        return tuple(e for e in worker.endpoints if self._circuits.closed(e))
+
+    def meta_state(self) -> str:
+        """The meta workers' state in words."""
+        failing = self._metas.usable and not self._snapshots.current.meta
+        return FAILING if failing else self._metas.state
+
+    def expert_states(self) -> dict[str, str]:
+        """Every expert's state in words."""
+        workers = {name: member.worker for name, member in self._members.items()}
+        states = {
+            name: FAILING if w.endpoints and not self._answering(w) else str(w.status)
+            for name, w in workers.items()
+        }
+        return states | dict.fromkeys(self._disabled, DISABLED)
+
+    def banks(self) -> dict[str, str]:
+        """The bank of each expert that is in one."""
+        banks = {name: member.worker.bank for name, member in self._members.items()}
+        return {name: bank for name, bank in banks.items() if bank is not None}
+
+    async def close(self) -> None:
+        """Stop every worker this fleet started, all at once."""
+        for task in [*self._tasks, *self._draining.values()]:
+            task.cancel()
+        await self._metas.close()
+        self._banks.closing = True
+        await asyncio.gather(*(worker.stop() for worker in self._workers), return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _push_quietly(self) -> None:
+        """Push the head; a meta worker that is away gets it when it comes back."""
+        try:
+            await self._metas.push()
+        except MetaError as error:
+            log.warning("could not push the head: %s", error)

@@ -1,0 +1,176 @@
+"""The meta LLM's workers: which can be used, and that each has the head before it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import aiohttp
+
+from router.head import Head
+from router.meta_client import MetaClient, MetaError, MetaInfo
+from server.errors import NotReady
+from server.relay.snapshot import Endpoint
+from server.workers.worker import Worker
+
+HEAD_RETRY_SECONDS = 1.0
+CHECK_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Meta:
+    """A meta worker that can be used: its client, and what it said of itself. It has the head."""
+
+    endpoint: Endpoint
+    client: MetaClient
+    info: MetaInfo
+
+
+class Metas:
+    """Replicas of one meta LLM."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        head: Callable[[MetaInfo], Head],
+        on_change: Callable[[], None],
+        check_seconds: float,
+    ) -> None:
+        """`head` makes the current head for a meta LLM; `on_change` is called when another set of
+        workers can be used. Every `check_seconds` they are asked which head they have."""
+        self._session, self._head, self._on_change = session, head, on_change
+        self._check_seconds = check_seconds
+        self._workers: list[Worker] = []
+        self._usable: dict[Worker, Meta] = {}
+        self._up = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._greetings: dict[Worker, asyncio.Task[None]] = {}
+        self._checking: asyncio.Task[None] | None = None
+
+    def start(self, workers: Sequence[Worker]) -> None:
+        """Start, or start to watch, the meta workers. `changed` must be told of their states."""
+        self._workers = list(workers)
+        for worker in workers:
+            worker.start()
+        self._checking = asyncio.create_task(self._check_heads())
+
+    @property
+    def usable(self) -> tuple[Meta, ...]:
+        return tuple(self._usable[w] for w in self._workers if w in self._usable)
+
+    @property
+    def state(self) -> str:
+        """In words: that of the first worker, if none is up."""
+        if not self._workers:
+            return "not started"
+        if len(self._workers) == 1 or not self._usable:
+            return str(self._workers[0].status)
+        if len(self._usable) == len(self._workers):
+            return "live"
+        return f"live: {len(self._usable)} of {len(self._workers)} replicas"
+
+    def one(self) -> Meta:
+        """A worker that can be used. Raises NotReady."""
+        if not self._usable:
+            raise NotReady(f"the meta LLM is not up yet ({self.state})")
+        return self.usable[0]
+
+    async def wait(self) -> MetaInfo:
+        """Wait until one can be used."""
+        while not self._usable:
+            await self._up.wait()
+        return self.usable[0].info
+
+    def changed(self, worker: Worker) -> None:
+        """A worker's state changed: it is used only after it has been greeted again."""
+        if greeting := self._greetings.pop(worker, None):
+            greeting.cancel()
+        self._retire(worker)
+        if worker.endpoints:
+            self._greetings[worker] = asyncio.create_task(self._greet(worker))
+
+    async def push(self) -> None:
+        """Give all workers the current head; one that does not take it is greeted again. Raises
+        MetaError if none takes it."""
+        async with self._lock:
+            usable = dict(self._usable)
+            answers = await asyncio.gather(
+                *(meta.client.set_head(self._head(meta.info)) for meta in usable.values()),
+                return_exceptions=True,
+            )
+        errors = []
+        for (worker, meta), answer in zip(usable.items(), answers, strict=True):
+            if isinstance(answer, MetaInfo):
+                if worker in self._usable:
+                    self._usable[worker] = replace(meta, info=answer)
+                continue
+            if not isinstance(answer, MetaError):
+                raise answer
+            errors.append(answer)
+            if len(usable) > 1:
+                log.warning("a replica of the meta LLM did not take the head: %s", answer)
+                self.changed(worker)
+        if errors and len(errors) == len(usable):
+            raise errors[0]
+
+    async def close(self) -> None:
+        tasks = [*self._greetings.values(), *([self._checking] if self._checking else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _retire(self, worker: Worker) -> None:
+        if self._usable.pop(worker, None) is not None:
+            if not self._usable:
+                self._up.clear()
+            self._on_change()
+
+    async def _greet(self, worker: Worker) -> None:
+        """Ask a worker that came up what it is, give it the head, then let it be used."""
+        (endpoint,) = worker.endpoints
+        client = MetaClient(self._session, endpoint.base_url.removesuffix("/v1"), endpoint.model)
+        while worker not in self._usable:
+            try:
+                info = await client.info()
+                async with self._lock:  # two that come up at once are compared, too
+                    self._check_same(info)
+                    info = await client.set_head(self._head(info))
+                    self._usable[worker] = Meta(endpoint, client, info)
+            except (MetaError, ValueError, KeyError) as error:
+                log.warning("the meta worker is up, but: %s", error)
+                await asyncio.sleep(HEAD_RETRY_SECONDS)
+        self._up.set()
+        self._on_change()
+
+    async def _check_heads(self) -> None:
+        """Find workers that were started anew unseen, between two questions whether they live."""
+        while True:
+            await asyncio.sleep(self._check_seconds)
+            for worker in tuple(self._usable):
+                async with self._lock:
+                    meta = self._usable.get(worker)
+                    stale = meta is not None and await _lost_head(meta)
+                if stale:
+                    log.warning("the meta worker %s has lost its head", worker.name)
+                    self.changed(worker)
+
+    def _check_same(self, info: MetaInfo) -> None:
+        """Raise MetaError if a worker does not serve the same meta LLM as those in use."""
+        for meta in self.usable[:1]:
+            if (info.rows, info.vocabulary) != (meta.info.rows, meta.info.vocabulary):
+                raise MetaError(
+                    f"it serves another meta LLM ({info.rows}) than the one in use"
+                    f" ({meta.info.rows}); all replicas must serve the same expanded checkpoint"
+                )
+
+
+async def _lost_head(meta: Meta) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return (await meta.client.info()).head_version != meta.info.head_version
+    except (MetaError, TimeoutError, ValueError, KeyError):
+        return False  # whether it lives is found out elsewhere

@@ -1,0 +1,363 @@
+"""Experts come and go: the steps of a registration, and of a removal.
+
+A registration either ends with the expert live and stored, or leaves everything as it was and
+says at which step it failed and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from experts.manifest import Example, Manifest
+from experts.registry import NameInUse, NoFreeSlot, RegisteredExpert, Registry
+from router.encode import Encoder, Messages
+from router.head import HeadRow
+from router.learn import Learned, Other, learn_row, learn_together
+from router.meta_client import MetaClient, MetaError, MetaInfo
+from server.errors import Conflict, NotReady, TriviumError, Unprocessable, UpstreamError
+from server.relay.legs import META
+from server.relay.snapshot import Endpoint
+from server.relay.upstream import ChatUpstream
+from server.workers.fleet import Fleet, row_of
+from server.workers.worker import Worker, WorkerFailed
+
+MIN_ACCURACY = 0.5
+"""Share of held-out examples the meta must route right for an expert to be accepted."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a registration is. `error` is set when it failed at `step`."""
+
+    name: str
+    step: str
+    state: Literal["running", "done", "failed"] = "running"
+    error: str | None = None
+
+
+class Registrar:
+    """Carries out registrations one at a time; the only one that changes the set of experts."""
+
+    def __init__(self, registry: Registry, fleet: Fleet, upstream: ChatUpstream) -> None:
+        self._registry, self._fleet, self._upstream = registry, fleet, upstream
+        self._lock = asyncio.Lock()
+        self._progress: dict[str, Progress] = {}
+        self._tasks: set[asyncio.Task[RegisteredExpert]] = set()
+        self._on_progress: list[Callable[[Progress], None]] = []
+
+    def progress(self, name: str) -> Progress | None:
+        """The latest registration of `name` in this process, finished or not."""
+        return self._progress.get(name)
+
+    def running(self) -> list[Progress]:
+        return [p for p in self._progress.values() if p.state == "running"]
+
+    def subscribe(self, listener: Callable[[Progress], None]) -> None:
+        """Call `listener` at every step of every registration."""
+        self._on_progress.append(listener)
+
+    def _say(self, progress: Progress) -> None:
+        self._progress[progress.name] = progress
+        for listener in self._on_progress:
+            listener(progress)
+
+    def start(self, manifest: Manifest) -> asyncio.Task[RegisteredExpert]:
+        """Begin a registration; the task ends when the expert is live.
+
+        Raises Conflict at once if the name is taken. The task raises Conflict, Unprocessable or
+        NotReady, and then nothing has changed.
+        """
+        self._check_free(manifest.name)
+        steps = _Steps(manifest.name, self._say)
+        steps.say("waiting for its turn")
+        task = asyncio.create_task(self._carry_out(manifest, steps))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())  # progress tells it
+        return task
+
+    async def close(self) -> None:
+        """Give up registrations that are under way; they leave nothing behind."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _check_free(self, name: str) -> None:
+        present = self._progress.get(name)
+        if present is not None and present.state == "running":
+            raise Conflict(f"an expert named {name!r} is being registered already", param="name")
+        if any(expert.name == name for expert in self._registry.experts()):
+            raise Conflict(
+                f"an expert named {name!r} is registered; remove it first or choose another name",
+                param="name",
+            )
+
+    async def _carry_out(self, manifest: Manifest, steps: _Steps) -> RegisteredExpert:
+        try:
+            await self._fleet.drained(manifest.name)
+            async with self._lock:
+                registered = await self._register(manifest, steps)
+        except BaseException as error:
+            steps.failed(error)
+            raise
+        self._say(Progress(manifest.name, "live", "done"))
+        return registered
+
+    async def _register(self, manifest: Manifest, steps: _Steps) -> RegisteredExpert:
+        meta, info = self._fleet.meta()
+        try:
+            slot = self._registry.free_slot(
+                info.vocabulary.slots, excluded=self._fleet.slots_in_use()
+            )
+        except NoFreeSlot as error:
+            raise Conflict(str(error)) from None
+        self._refuse_shared(manifest)
+        steps.say("starting the worker")
+        worker = self._fleet.make_worker(manifest)
+        worker.start()
+        try:
+            learned = await self._while_learning(
+                self._learn(meta, info, manifest, steps), self._try_out(worker, manifest, steps)
+            )
+            steps.say("handing the row to the meta worker")
+            async with self._fleet.trial({slot: learned.row}):
+                steps.say("checking the held-out examples")
+                taken = {expert.slot: expert.name for expert in self._registry.experts()}
+                names = taken | {slot: manifest.name}
+                accuracy = await self._check(meta, info, names, manifest.name, learned)
+                registered = self._registry.add(
+                    manifest, slot, learned.row.to_bytes(), info.rows, accuracy
+                )
+        except BaseException as error:
+            await self._fleet.stop_worker(worker)
+            if isinstance(error, NameInUse):
+                raise Conflict(str(error), param="name") from None
+            if isinstance(error, MetaError):
+                raise NotReady(str(error)) from None
+            raise
+        self._fleet.adopt(registered, worker, learned.row)
+        return registered
+
+    async def _while_learning(
+        self, learning: Coroutine[None, None, Learned], trying: Coroutine[None, None, None]
+    ) -> Learned:
+        """Learn the row while the worker comes up; if one fails, the other is given up."""
+        learned = asyncio.create_task(learning)
+        tried = asyncio.create_task(trying)
+        try:
+            await asyncio.wait({learned, tried}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (tried, learned):
+                if task.done():
+                    await task
+            return learned.result()
+        finally:
+            for task in (learned, tried):
+                task.cancel()
+            await asyncio.gather(learned, tried, return_exceptions=True)
+
+    async def _try_out(self, worker: Worker, manifest: Manifest, steps: _Steps) -> None:
+        """Wait for the expert's worker, and ask it for a first word. Raises Unprocessable."""
+        endpoints = await _ready(worker)
+        steps.say("asking the expert for a first word")
+        for endpoint in endpoints:
+            await self._probe(endpoint, manifest)
+
+    def _refuse_shared(self, manifest: Manifest) -> None:
+        """Raise Unprocessable if examples are also those of another expert: a query can be handed
+        to one of them only."""
+        own = {_text(prompt): prompt for prompt in _prompts(manifest)}
+        for expert in self._registry.experts():
+            shared = [text for text in map(_text, _prompts(expert.manifest)) if text in own]
+            if expert.name != manifest.name and shared:
+                raise Unprocessable(
+                    f"{len(shared)} of the {len(own)} examples are examples of the expert"
+                    f" {expert.name!r} too (such as {shared[0][:60]!r}): leave them out of one of"
+                    " the two, or remove the other expert first",
+                    param="examples",
+                )
+
+    async def _probe(self, endpoint: Endpoint, manifest: Manifest) -> None:
+        """One short generation. Raises Unprocessable if the model cannot do it."""
+        messages = [m.model_dump() for m in manifest.examples[0].messages]
+        continued = messages[-1]["role"] == "assistant"
+        body = {
+            "model": endpoint.model,
+            "messages": messages[:-1] if continued else messages,
+            "max_tokens": 1,
+            "stream": True,
+        }
+        try:
+            async for _ in self._upstream.stream_chat(endpoint, body):
+                pass
+        except UpstreamError as error:
+            raise Unprocessable(f"the expert's worker does not generate: {error}") from None
+
+    async def _learn(
+        self, meta: MetaClient, info: MetaInfo, manifest: Manifest, steps: _Steps
+    ) -> Learned:
+        encoder = Encoder(meta, info, self._fleet.encodings_dir)
+        others = [
+            Other(
+                _prompts(expert.manifest),
+                row_of(expert) if expert.meta == info.rows else None,
+            )
+            for expert in self._registry.experts()
+            if expert.name != manifest.name
+        ]
+        examples, counter = _prompts(manifest), _asked(manifest.counter_examples)
+        learned = await learn_row(encoder, manifest.name, examples, others, counter, steps.say)
+        steps.say("waiting for the worker")
+        return learned
+
+    async def _check(
+        self,
+        meta: MetaClient,
+        info: MetaInfo,
+        slots: Mapping[int, str],
+        name: str,
+        learned: Learned,
+    ) -> float | None:
+        """Share of the held-out examples of `name` that the running meta routes to it, or None
+        without any. `slots` says who has which.
+
+        Raises Unprocessable if that is under MIN_ACCURACY.
+        """
+        if not learned.held_out:
+            return None
+        names = {info.vocabulary.token_id(slot): who for slot, who in sorted(slots.items())}
+        routes = await asyncio.gather(*(meta.routed_to(p, [*names]) for p in learned.held_out))
+        found = Counter(names[route] if route is not None else META for route in routes)
+        accuracy = found.pop(name, 0) / len(routes)
+        if accuracy < MIN_ACCURACY:
+            most, count = found.most_common(1)[0]
+            where = "stay at the meta LLM" if most == META else f"go to the expert {most!r}"
+            raise Unprocessable(
+                f"only {accuracy:.0%} of {len(routes)} held-out examples of {name!r} reach"
+                f" it, and {count} {where}: give more examples, or examples that differ more from"
+                " general queries and from those of other experts",
+                param="examples",
+            )
+        return accuracy
+
+    async def relearn(self, expert: RegisteredExpert) -> RegisteredExpert:
+        """Fit the row of a stored expert anew, e.g. after the meta LLM was replaced."""
+        async with self._lock:
+            return await self._relearn(expert)
+
+    async def _relearn(self, expert: RegisteredExpert) -> RegisteredExpert:
+        meta, info = self._fleet.meta()
+        steps = _Steps(expert.name, self._say)
+        learned = await self._learn(meta, info, expert.manifest, steps)
+        self._registry.update_row(expert.name, learned.row.to_bytes(), info.rows, expert.accuracy)
+        self._say(Progress(expert.name, "live", "done"))
+        return self._registry.get(expert.name)
+
+    async def refit(self) -> dict[str, tuple[float | None, float | None]]:
+        """Fit all experts' rows together, and use them if every expert passes its check: each
+        expert's accuracy on held-out examples before and after. Raises NotReady, Unprocessable,
+        and then nothing has changed."""
+        async with self._lock:
+            meta, info = self._fleet.meta()
+            known = (e for e in self._registry.experts() if e.meta == info.rows)
+            experts = {expert.name: expert for expert in known if expert.choices.enabled}
+            if len(experts) < 2:
+                raise Unprocessable("there are fewer than two experts to be told apart")
+            try:
+                after = await self._refit(meta, info, experts)
+            except MetaError as error:
+                raise NotReady(str(error)) from None
+        return {name: (expert.accuracy, after[name]) for name, expert in experts.items()}
+
+    async def _refit(
+        self, meta: MetaClient, info: MetaInfo, experts: Mapping[str, RegisteredExpert]
+    ) -> dict[str, float | None]:
+        learned = await learn_together(
+            Encoder(meta, info, self._fleet.encodings_dir),
+            {name: _prompts(expert.manifest) for name, expert in experts.items()},
+            {name: HeadRow.from_bytes(expert.row) for name, expert in experts.items()},
+            _counter(experts),
+        )
+        names = {expert.slot: name for name, expert in experts.items()}
+        async with self._fleet.trial({s: learned[name].row for s, name in names.items()}):
+            after = {
+                name: await self._check(meta, info, names, name, own)
+                for name, own in learned.items()
+            }
+            self._registry.update_rows(
+                {name: (own.row.to_bytes(), after[name]) for name, own in learned.items()}
+            )
+        await self._fleet.refit(*(self._registry.get(name) for name in experts))
+        return after
+
+    async def choose(self, name: str, **changes: Any) -> None:
+        """Change some of an expert's `Choices`. Raises UnknownExpert; NotReady if its row must be
+        learned first and the meta worker is away."""
+        if changes.get("enabled"):
+            await self._fleet.drained(name)  # not with the lock: others need not wait for that
+        async with self._lock:
+            expert = self._registry.get(name)
+            choices = replace(expert.choices, **changes)
+            if choices.enabled and not expert.choices.enabled:
+                _, info = self._fleet.meta()
+                if expert.meta != info.rows:
+                    await self._relearn(expert)
+            await self._fleet.choose(self._registry.choose(name, choices))
+
+    async def remove(self, name: str) -> None:
+        """Remove an expert; running answers finish first. Raises UnknownExpert."""
+        async with self._lock:
+            self._registry.remove(name)
+            self._progress.pop(name, None)
+            await self._fleet.release(name)
+
+
+class _Steps:
+    """Says the steps of one registration."""
+
+    def __init__(self, name: str, say: Callable[[Progress], None]) -> None:
+        self._name, self._say, self._step = name, say, ""
+
+    def say(self, step: str) -> None:
+        self._step = step
+        self._say(Progress(self._name, step))
+
+    def failed(self, error: BaseException) -> None:
+        reason = str(error) if isinstance(error, TriviumError) else type(error).__name__
+        if not isinstance(error, TriviumError | asyncio.CancelledError):
+            log.error("registration of %s failed at: %s", self._name, self._step, exc_info=error)
+        self._say(Progress(self._name, self._step, "failed", reason))
+
+
+async def _ready(worker: Worker) -> tuple[Endpoint, ...]:
+    try:
+        return await worker.ready()
+    except WorkerFailed as error:
+        raise Unprocessable(str(error), param="worker") from None
+
+
+def _text(prompt: Messages) -> str:
+    """What two prompts have in common that are the same but for case and blanks."""
+    return "\n".join(f"{m['role']}: {' '.join(m['content'].lower().split())}" for m in prompt)
+
+
+def _prompts(manifest: Manifest) -> list[Messages]:
+    return _asked(manifest.examples)
+
+
+def _asked(examples: Sequence[Example]) -> list[Messages]:
+    return [[m.model_dump() for m in example.messages] for example in examples]
+
+
+def _counter(experts: Mapping[str, RegisteredExpert]) -> list[Messages]:
+    """Counter-examples of experts, but for those that are examples of another one."""
+    manifests = [expert.manifest for expert in experts.values()]
+    own = {_text(prompt) for manifest in manifests for prompt in _prompts(manifest)}
+    counter = [prompt for manifest in manifests for prompt in _asked(manifest.counter_examples)]
+    return [prompt for prompt in counter if _text(prompt) not in own]

@@ -1,0 +1,52 @@
+"""Starter experts: found under the entry point `trivium.experts`, registered like anyone's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from experts.manifest import Manifest, ManifestError, load_manifest
+from experts.registry import RegisteredExpert, Registry
+from server.errors import TriviumError
+from server.workers.registration import Registrar
+
+GROUP = "trivium.experts"
+
+log = logging.getLogger(__name__)
+
+
+def installed_manifests() -> Iterator[Manifest]:
+    """Manifests of the installed packs. Each entry point is a callable that returns a folder."""
+    for point in entry_points(group=GROUP):
+        try:
+            folder: Path = point.load()()
+            yield load_manifest(folder)
+        except (ManifestError, ImportError, AttributeError) as error:
+            log.warning("the expert pack %r cannot be loaded: %s", point.name, error)
+
+
+async def register_starters(registry: Registry, registrar: Registrar) -> None:
+    """Register packs that are new or have changed; one that a person removed stays removed."""
+    stored = {expert.name: expert for expert in registry.experts()}
+    for manifest in installed_manifests():
+        known = stored.get(manifest.name)
+        if known is None and registry.starter_seen(manifest.name):
+            continue
+        if known is not None and not _changed(known, manifest, registry):
+            continue
+        try:
+            if known is not None:
+                registry.mark_starter(manifest.name, seen=False)  # so a failure is tried again
+                await registrar.remove(manifest.name)
+            await registrar.start(manifest)
+        except TriviumError as error:
+            log.error("the starter expert %s did not register: %s", manifest.name, error)
+        else:
+            registry.mark_starter(manifest.name)
+
+
+def _changed(known: RegisteredExpert, manifest: Manifest, registry: Registry) -> bool:
+    """Whether a pack, not a person's expert of the same name, differs from what is stored."""
+    return registry.starter_seen(known.name) and known.manifest != manifest

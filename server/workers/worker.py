@@ -1,0 +1,312 @@
+"""Managed workers: vLLM processes that Trivium starts, watches, restarts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import aiohttp
+
+from server.relay.snapshot import Endpoint
+from server.workers.vllm_command import Command
+
+State = Literal["starting", "live", "restarting", "failed", "stopped"]
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 15.0
+FIRST_BACKOFF, LAST_BACKOFF = 1.0, 60.0
+START_ATTEMPTS = 3
+"""Starts in a row that may fail before the worker is given up."""
+
+
+class WorkerFailed(RuntimeError):
+    """The worker does not come up; the message says why, in its own words."""
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """How a worker is. `reason` says what went wrong, for a person."""
+
+    state: State
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}" if self.reason else self.state
+
+
+class Worker(Protocol):
+    """A model server, ours or somebody else's."""
+
+    name: str
+
+    @property
+    def status(self) -> WorkerStatus: ...
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where it answers; none unless it is live, several if it has replicas."""
+        ...
+
+    @property
+    def bank(self) -> str | None:
+        """The bank that it is in, if it is."""
+        ...
+
+    def start(self) -> None: ...
+
+    async def ready(self) -> tuple[Endpoint, ...]:
+        """Wait until it is live, with all replicas. Raises WorkerFailed."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+OnChange = Callable[[Worker], None]
+
+
+class Watched:
+    """What all kinds of worker share: a status others are told of, and a task."""
+
+    def __init__(self, name: str, on_change: OnChange) -> None:
+        self.name = name
+        self._on_change = on_change
+        self._status = WorkerStatus("starting")
+        self._endpoint: Endpoint | None = None
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> WorkerStatus:
+        return self._status
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self._endpoint
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return (self._endpoint,) if self._endpoint else ()
+
+    @property
+    def bank(self) -> str | None:
+        return None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"worker {self.name}")
+
+    async def _run(self) -> None:
+        raise NotImplementedError
+
+    async def ready(self) -> tuple[Endpoint, ...]:
+        while not self._endpoint:
+            if self._status.state in ("failed", "stopped"):
+                raise WorkerFailed(f"worker {self.name!r} {self._status}")
+            self._changed.clear()
+            await self._changed.wait()
+        return self.endpoints
+
+    def _set(self, status: WorkerStatus, endpoint: Endpoint | None = None) -> None:
+        if (status, endpoint) == (self._status, self._endpoint):
+            return
+        self._status, self._endpoint = status, endpoint
+        self._changed.set()
+        self._on_change(self)  # type: ignore[arg-type]
+
+    async def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._set(WorkerStatus("stopped"))
+
+
+class ManagedWorker(Watched):
+    """A process of ours. Restarted with growing pauses when it ends by itself."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Callable[[int], Command],
+        session: aiohttp.ClientSession,
+        log: Path,
+        start_seconds: float,
+        on_change: OnChange,
+        model: str | None = None,
+    ) -> None:
+        """`command` gives the command for a port; `model` is the model's name there, by default
+        the worker's."""
+        super().__init__(name, on_change)
+        self._command = command
+        self._model = model or name
+        self._port: int | None = None
+        self._session = session
+        self._log = log
+        self._start_seconds = start_seconds
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def stop(self) -> None:
+        await self._cancel()
+        await self._end_process()
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                endpoint = await self._launch()
+            except WorkerFailed as error:
+                failures += 1
+                await self._end_process()
+                if failures >= START_ATTEMPTS:
+                    self._set(WorkerStatus("failed", str(error)))
+                    return
+                self._set(WorkerStatus("restarting", str(error)))
+            else:
+                failures = 0
+                self._set(WorkerStatus("live"), endpoint)
+                assert self._process is not None
+                code = await self._process.wait()
+                await self._end_process()
+                self._set(WorkerStatus("restarting", f"its process ended with status {code}"))
+            await asyncio.sleep(min(FIRST_BACKOFF * 2**failures, LAST_BACKOFF))
+
+    async def _launch(self) -> Endpoint:
+        # The port of before, so that an answer that was cut finds the worker again.
+        port = self._port = free_port(self._port)
+        command = self._command(port)
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *command.argv,
+                env=dict(command.env),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        return await self._healthy(f"http://127.0.0.1:{port}")
+
+    async def _healthy(self, base: str) -> Endpoint:
+        """Wait until the process answers. Raises WorkerFailed if it ends, or takes too long."""
+        assert self._process is not None
+        deadline = asyncio.get_running_loop().time() + self._start_seconds
+        while asyncio.get_running_loop().time() < deadline:
+            if self._process.returncode is not None:
+                raise WorkerFailed(f"could not start: {last_error(self._log)} (log: {self._log})")
+            endpoint = await probe(self._session, f"{base}/v1", self._model)
+            if endpoint is not None:
+                return endpoint
+            await asyncio.sleep(POLL_SECONDS)
+        raise WorkerFailed(
+            f"not healthy after {self._start_seconds:.0f} s (log: {self._log}); if the machine is"
+            " slow, raise TRIVIUM_WORKER_START_SECONDS"
+        )
+
+    async def _end_process(self) -> None:
+        """End the process and all it started; they share a process group."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        _signal_group(process.pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            pass
+        finally:
+            _signal_group(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+class ExternalWorker(Watched):
+    """A server that runs elsewhere: asked regularly whether it serves the model."""
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        model: str,
+        session: aiohttp.ClientSession,
+        on_change: OnChange,
+        every: float = 5.0,
+    ) -> None:
+        """`base_url` ends in `/v1`; `every` is the pause between two questions (s)."""
+        super().__init__(name, on_change)
+        self._base_url, self._model = base_url, model
+        self._session, self._every = session, every
+
+    async def stop(self) -> None:
+        await self._cancel()
+
+    async def _run(self) -> None:
+        while True:
+            endpoint = await probe(self._session, self._base_url, self._model)
+            if endpoint is not None:
+                self._set(WorkerStatus("live"), endpoint)
+            else:
+                reason = f"{self._base_url} does not serve a model named {self._model!r}"
+                self._set(WorkerStatus("failed", reason))
+            await asyncio.sleep(self._every)
+
+
+async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> Endpoint | None:
+    """The endpoint of `model` at `base_url` (with `/v1`), or None if it is not served there."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=5)
+        async with session.get(
+            f"{base_url}/models", timeout=timeout, allow_redirects=False
+        ) as response:
+            if response.status != 200:
+                return None
+            entries = (await response.json(content_type=None))["data"]
+            found = next((entry for entry in entries if entry["id"] == model), None)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
+        return None
+    return Endpoint(base_url, model, found.get("max_model_len")) if found else None
+
+
+def free_port(wanted: int | None = None) -> int:
+    """A port on loopback that nobody listens on now: `wanted` if that is free."""
+    with socket.socket() as probe_socket:
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind(("127.0.0.1", wanted or 0))
+        except OSError:
+            if wanted is None:
+                raise
+            return free_port()
+        port: int = probe_socket.getsockname()[1]
+        return port
+
+
+def last_error(log: Path) -> str:
+    """The most telling line near the end of a worker's log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 20_000))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return "it left no log"
+    raised = [line for line in lines if re.search(r"\w(Error|Exception): ", line)]
+    errors = [line for line in raised if "Engine core init" not in line]
+    line = (errors or lines or ["it wrote nothing"])[-1]
+    return line.split("] ", 1)[-1].strip()[:300]
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: get SIGTERM when Trivium ends in any way (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -1,0 +1,110 @@
+"""Several workers as one; workers that a manifest and the settings ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from experts.manifest import ExternalWorker, ManagedWorker
+from server.relay.snapshot import Endpoint
+from server.settings import Settings
+from server.workers.banks import Banks
+from server.workers.engines import Engines
+from server.workers.replicas import Replicas, replica_name
+from server.workers.worker import Watched, WorkerFailed, WorkerStatus
+
+
+class Puppet(Watched):
+    """A worker whose state a test sets."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, lambda worker: None)
+
+    def start(self) -> None:
+        self.started = True
+
+    def come_up(self) -> None:
+        self._set(WorkerStatus("live"), Endpoint(f"http://{self.name}/v1", "m"))
+
+    def fail(self) -> None:
+        self._set(WorkerStatus("failed", "no memory"))
+
+    async def stop(self) -> None:
+        self._set(WorkerStatus("stopped"))
+
+
+def test_it_is_live_while_one_is() -> None:
+    parts = [Puppet("a"), Puppet("b")]
+    both = Replicas("poems", parts)
+    assert (both.status.state, both.endpoints) == ("starting", ())
+    parts[1].come_up()
+    assert str(both.status) == "live: 1 of 2 replicas; starting"
+    assert both.endpoints == parts[1].endpoints
+    parts[0].come_up()
+    assert str(both.status) == "live"
+    assert both.endpoints == (*parts[0].endpoints, *parts[1].endpoints)
+    parts[0].fail()
+    assert str(both.status) == "live: 1 of 2 replicas; failed: no memory"
+
+
+async def test_it_is_ready_when_all_are() -> None:
+    parts = [Puppet("a"), Puppet("b")]
+    both = Replicas("poems", parts)
+    both.start()
+    assert all(part.started for part in parts)
+    ready = asyncio.create_task(both.ready())
+    parts[0].come_up()
+    await asyncio.sleep(0.01)
+    assert not ready.done()
+    parts[1].come_up()
+    assert await ready == both.endpoints
+    parts[1].fail()
+    with pytest.raises(WorkerFailed, match="no memory"):
+        await both.ready()
+    await both.stop()
+    assert both.status.state == "stopped"
+
+
+def test_names_of_replicas_belong_to_no_expert() -> None:
+    assert [replica_name("poems", n) for n in (1, 2)] == ["poems", "poems.2"]
+
+
+async def test_workers_as_asked_for(tmp_path: Path) -> None:
+    settings = Settings(
+        state_dir=tmp_path, meta_urls=["http://10.0.0.1:1/", "http://10.0.0.2:1"], meta_replicas=3
+    )
+    async with aiohttp.ClientSession() as session:
+        engines = Engines(settings, session)
+        urls = ["http://10.0.0.3/v1", "http://10.0.0.4/v1/"]
+        external = ExternalWorker.model_validate({"urls": urls, "model": "m"})
+        assert isinstance(engines.expert("poems", external, lambda worker: None), Replicas)
+        assert external.bases == ("http://10.0.0.3/v1", "http://10.0.0.4/v1")
+        managed = ManagedWorker(checkpoint=tmp_path, replicas=2)
+        assert isinstance(engines.expert("poems", managed, lambda worker: None), Replicas)
+        alone = ManagedWorker(checkpoint=tmp_path)
+        assert engines.expert("poems", alone, lambda worker: None).name == "poems"
+        elsewhere = engines.metas(None, lambda worker: None)
+        assert [worker.name for worker in elsewhere] == ["meta", "meta.2"]
+        here = engines.metas(tmp_path, lambda worker: None)
+        assert [worker.name for worker in here] == ["meta", "meta.2", "meta.3"]
+
+
+def test_replicas_keep_out_of_banks(tmp_path: Path) -> None:
+    from experts.starter import arithmetic_folder
+
+    checkpoint = arithmetic_folder() / "checkpoint"
+    assert Banks.takes(ManagedWorker(checkpoint=checkpoint))
+    assert not Banks.takes(ManagedWorker(checkpoint=checkpoint, replicas=2))
+
+
+def test_settings_name_meta_workers_in_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVIUM_META_URLS", '["http://a", "http://b"]')
+    assert Settings().meta_bases == ("http://a", "http://b")
+    with pytest.raises(ValueError, match="either TRIVIUM_META_URL or TRIVIUM_META_URLS"):
+        Settings(meta_url="http://c")
+    monkeypatch.delenv("TRIVIUM_META_URLS")
+    assert Settings(meta_url="http://c/").meta_bases == ("http://c",)
+    assert Settings().meta_bases == ()

@@ -1,0 +1,140 @@
+"""Managed workers: started, watched, restarted, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from server.workers.vllm_command import Command, Machine, expert_command, meta_command
+from server.workers.worker import ManagedWorker, Worker, WorkerFailed, free_port, last_error
+from tests.server.workers.test_registration import until
+
+SERVER = """
+import http.server, json, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open(sys.argv[2], "a").write(f"{child.pid}\\n")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"data": [{"id": "calc", "max_model_len": 77}]}).encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(body)))
+        self.end_headers(); self.wfile.write(body)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+class Bench:
+    """Makes workers that run a script; remembers their states."""
+
+    def __init__(self, session: aiohttp.ClientSession, folder: Path) -> None:
+        self.session, self.folder = session, folder
+        self.states: list[str] = []
+        self.workers: list[ManagedWorker] = []
+
+    def worker(self, script: str, start_seconds: float = 20.0) -> ManagedWorker:
+        def command(port: int) -> Command:
+            argv = (sys.executable, "-c", script, str(port), str(self.folder / "children"))
+            return Command(argv, dict(os.environ))
+
+        worker = ManagedWorker(
+            "calc", command, self.session, self.folder / "calc.log", start_seconds, self._seen
+        )
+        self.workers.append(worker)
+        worker.start()
+        return worker
+
+    def _seen(self, worker: Worker) -> None:
+        self.states.append(worker.status.state)
+
+    def children(self) -> list[int]:
+        return [int(line) for line in (self.folder / "children").read_text().split()]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with aiohttp.ClientSession() as session:
+        bench = Bench(session, tmp_path)
+        yield bench
+        for worker in bench.workers:
+            await worker.stop()
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended, reaped or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_a_worker_comes_up_and_leaves_no_process_behind(bench: Bench) -> None:
+    worker = bench.worker(SERVER)
+    (endpoint,) = await worker.ready()
+    assert (endpoint.model, endpoint.max_model_len) == ("calc", 77)
+    (child,) = bench.children()
+    assert psutil.pid_exists(child)
+    await worker.stop()
+    assert gone(child)
+    assert bench.states == ["live", "stopped"]
+    assert worker.endpoint is None
+
+
+async def test_a_killed_worker_is_restarted_and_its_children_are_gone(bench: Bench) -> None:
+    worker = bench.worker(SERVER)
+    await worker.ready()
+    (child,) = bench.children()
+    psutil.Process(child).parent().kill()  # type: ignore[union-attr]
+    await until(lambda: bench.states == ["live", "restarting", "live"], 60)
+    assert gone(child)
+    assert len(bench.children()) == 2
+
+
+async def test_a_worker_that_cannot_start_says_why_in_its_own_words(bench: Bench) -> None:
+    worker = bench.worker("raise ValueError('no such checkpoint')")
+    with pytest.raises(WorkerFailed, match="ValueError: no such checkpoint"):
+        await asyncio.wait_for(worker.ready(), 30)
+    assert worker.status.state == "failed"
+
+
+async def test_a_worker_that_never_answers_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.workers.worker.START_ATTEMPTS", 1)
+    worker = bench.worker("import time; time.sleep(600)", start_seconds=0.3)
+    with pytest.raises(WorkerFailed, match="not healthy after"):
+        await asyncio.wait_for(worker.ready(), 30)
+
+
+def test_the_last_error_of_a_log_is_the_root_cause(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "INFO start\n(EngineCore) [x.py:1] ValueError: the weight is torn\n"
+        "    raise RuntimeError(\n"
+        "RuntimeError: Engine core initialization failed. See root cause above.\nbye\n"
+    )
+    assert last_error(log) == "ValueError: the weight is torn"
+    assert "no log" in last_error(tmp_path / "none")
+
+
+def test_free_ports_differ_from_taken_ones() -> None:
+    assert 0 < free_port() < 65536
+
+
+def test_commands_fit_the_machine(tmp_path: Path) -> None:
+    old_cpu = Machine(gpu=False, cores=4, bf16=False)
+    command = meta_command(tmp_path, 9, ["--seed", "1"], old_cpu)
+    argv = " ".join(command.argv)
+    assert "--dtype float32" in argv
+    assert "--logits-processors router.vllm_plugin.gate:ExpertGate" in argv
+    assert "--seed 1 --no-trust-remote-code" in argv
+    assert "trivium_endpoints" in command.env["VLLM_PLUGINS"]
+    gpu = expert_command("calc", tmp_path, 9, [], Machine(gpu=True, cores=4, bf16=True))
+    assert "--gpu-memory-utilization" in gpu.argv
+    assert "--enforce-eager" not in gpu.argv
+    assert "trivium_endpoints" not in gpu.env["VLLM_PLUGINS"]
