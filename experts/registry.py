@@ -25,6 +25,9 @@ from experts.database import database_errors
 from experts.manifest import Manifest
 from experts.migrations import upgrade
 
+NO_META = ""
+"""The `meta` of a row that must be learned anew."""
+
 
 class RegistryError(RuntimeError):
     """The registry cannot do what was asked; the message says why."""
@@ -89,6 +92,15 @@ class _Expert(_Base):
     created: Mapped[str] = mapped_column(String(40))
     enabled: Mapped[bool] = mapped_column(Boolean, default=True)
     threshold: Mapped[float | None] = mapped_column(Float, nullable=True)
+
+
+class _Background(_Base):
+    """What stands for "no expert" beside the rows that belong to one meta LLM."""
+
+    __tablename__ = "backgrounds"
+
+    meta: Mapped[str] = mapped_column(String(64), primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class _Starter(_Base):
@@ -168,13 +180,25 @@ class Registry:
             record.row, record.meta, record.accuracy = row, meta, accuracy
             session.commit()
 
-    def update_rows(self, rows: Mapping[str, tuple[bytes, float | None]]) -> None:
-        """Replace several experts' rows and accuracies at once. Raises UnknownExpert."""
+    def update_rows(
+        self, meta: str, rows: Mapping[str, tuple[bytes, float | None]], background: bytes
+    ) -> None:
+        """Replace experts' rows and accuracies, and the background they belong to, at once.
+        Rows that belong to the old one, those of other experts, belong to no meta LLM afterwards.
+        Raises UnknownExpert."""
         with _database_errors("write to the registry"), Session(self._engine) as session:
+            session.merge(_Background(meta=meta, data=background))
+            for record in session.scalars(select(_Expert).where(_Expert.meta == meta)):
+                record.meta = NO_META
             for name, (row, accuracy) in rows.items():
                 record = _get(session, name)
-                record.row, record.accuracy = row, accuracy
+                record.row, record.accuracy, record.meta = row, accuracy, meta
             session.commit()
+
+    def backgrounds(self) -> dict[str, bytes]:
+        """The background (bytes of a `router.head.Background`) of each meta LLM that has one."""
+        with _database_errors("read the registry"), Session(self._engine) as session:
+            return {record.meta: record.data for record in session.scalars(select(_Background))}
 
     def choose(self, name: str, choices: Choices) -> RegisteredExpert:
         """Set what a person decides about an expert. Raises UnknownExpert."""

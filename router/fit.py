@@ -3,8 +3,9 @@
 The backbone is frozen, so fitting is a small linear problem (`router/solver.py`): for each of the
 head's three questions a regularised logistic regression, whose bias is then moved so that general
 traffic stays under a target rate. Where answers begin, the new row competes with those that are
-there: P(new) = e^s / (e^s + 1 + Σ e^others), and only s is fitted. So a new expert takes over what
-it explains better, and the others' rows need not change. All experts at once: `router/joint.py`.
+there: P(new) = e^s / (e^s + e^none + Σ e^others), and only s is fitted. So a new expert takes over
+what it explains better, and the others' rows and the background need not change. All experts at
+once: `router/joint.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.special import logsumexp  # type: ignore[import-untyped]
 
-from router.head import START, UNUSED, Floats, HeadRow
+from router.head import START, UNUSED, Background, Floats, HeadRow
 from router.solver import Labels, Space, regress_against
 from router.topics import NAME_WORTH
 from router.views import VIEW_WEIGHT
@@ -89,6 +90,7 @@ def fit_row(
     counter: Floats,
     rivals: Rivals,
     rows: Sequence[HeadRow],
+    background: Background,
     general: Evidence,
     near: Floats,
 ) -> HeadRow:
@@ -101,13 +103,13 @@ def fit_row(
             second; its turn comes at the `ends`.
         counter: `[c, features]`, queries like its own that are not for it.
         rivals: the other experts' queries.
-        rows: the other experts' rows, which stay as they are.
+        rows: the other experts' rows, and `background`, which stay as they are.
         general: ordinary traffic.
         near: `[k, features]`, near misses: questions of many subjects, maybe of this one too.
     """
     share = 1 / (1 + len(rows))
     none = general.start, near, counter
-    states = _start_states(own.start, hints, two_part.start, rivals, rows, none)
+    states = _start_states(own.start, hints, two_part.start, rivals, rows, none, background)
     start = _fit_start(states, share)
     asked = np.concatenate([own.start, two_part.start])
     others = np.concatenate([near, counter, rivals.features])
@@ -140,14 +142,16 @@ class _Start:
         own: `[n]`: the share of an example that a state stands for; 0: it is none.
         group: `[n]`: OWN, GENERAL, NEAR, LATER, or RIVALS + the number of a rival.
         fold: `[n]`: which fold's scores a state must not have shaped; -1: it always may.
-        offset: `[n]`: log(1 + Σ e^score) over the rows that are there.
-        best: `[n]`: the best of their thresholded scores, at least 0.
+        none: `[n]`: the background's log-odds.
+        offset: `[n]`: log(e^none + Σ e^score) over the rows that are there.
+        best: `[n]`: the best of their thresholded scores, at least `none`.
     """
 
     features: Floats
     own: Floats
     group: Labels
     fold: Labels
+    none: Floats
     offset: Floats
     best: Floats
 
@@ -176,6 +180,7 @@ def _start_states(
     rivals: Rivals,
     rows: Sequence[HeadRow],
     none: tuple[Floats, Floats, Floats],
+    background: Background,
 ) -> _Start:
     """`none`: general queries, near misses and counter-examples."""
     named = np.concatenate([own, rivals.features, none[0]]).mean(axis=0) + hints.shifts
@@ -188,13 +193,15 @@ def _start_states(
     turns = [np.arange(count) % folds for count in counts]
     turns[1] = turns[0][hints.view_of]
     turns[2] = np.full(counts[2], -1)
-    thresholded = np.stack([np.zeros(len(features)), *(r.scores("start", features) for r in rows)])
+    against = background.log_odds(features)
+    thresholded = np.stack([against, *(row.scores("start", features) for row in rows)])
     margins = np.array([0.0, *(row.margin[START] for row in rows)])[:, None]
     return _Start(
         features=features,
         own=np.repeat(np.array(worth, np.float32), counts),
         group=np.concatenate([np.repeat(groups, counts[:-1]), RIVALS + rivals.owner]),
         fold=np.concatenate(turns),
+        none=against,
         offset=logsumexp(thresholded + margins, axis=0),
         best=thresholded.max(axis=0),
     )
@@ -226,6 +233,7 @@ def _doubtful(scores: Floats, states: _Start) -> npt.NDArray[np.bool_]:
     """`[n]`: general queries and near misses that score like the expert's own examples; a few at
     most."""
     own, none = _examples(states), np.isin(states.group, (GENERAL, NEAR))
+    scores = scores - states.none
     if not own.any() or not none.any():
         return np.zeros(len(scores), bool)
     least = np.quantile(scores[none], 1 - DOUBTFUL)
@@ -257,9 +265,9 @@ def _calibrate(scores: Floats, states: _Start) -> tuple[float, float]:
 
 
 def _margin(scores: Floats, states: _Start, share: float) -> float:
-    """What log-odds must exceed: 0, or as much as no more than a `share` of a target rate of
-    unseen queries does."""
-    lead = scores - states.best
+    """What log-odds against "none" must exceed: 0, or as much as no more than a `share` of a target
+    rate of unseen queries does."""
+    lead, scores = scores - states.best, scores - states.none
     limits = [(states.group == GENERAL, scores, FALSE_ROUTE_RATE * share)]
     limits += [(states.group == NEAR, scores, NEAR_MISS_RATE * share)]
     limits += [(states.group == COUNTER, scores, NEAR_MISS_RATE)]

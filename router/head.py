@@ -104,6 +104,17 @@ class Background:
         """One without kinds, for features of this size."""
         return cls(np.zeros((0, size), np.float32), np.zeros(0, np.float32))
 
+    def to_bytes(self) -> bytes:
+        """Little-endian float32: of each kind the weights, then the bias."""
+        data: bytes = np.column_stack([self.weights, self.bias]).astype("<f4").tobytes()
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes, size: int) -> Background:
+        """What `to_bytes` gave, for features of this size."""
+        values = np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(-1, size + 1)
+        return cls(values[:, :-1], values[:, -1])
+
     def log_odds(self, features: Floats) -> Floats:
         """`[n]`: log Σ e^(f·weights[k] + bias[k]) for features `[n, features]`."""
         if not len(self.bias):

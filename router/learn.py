@@ -14,10 +14,11 @@ from router.background import joined
 from router.encode import Encoder, Messages
 from router.fit import Evidence, Hints, Rivals, fit_row
 from router.general import General, encode_general
-from router.head import Floats, HeadRow
-from router.joint import Training, fit_joint
+from router.head import Background, Floats, HeadRow
+from router.joint import JointFit, Training, fit_joint
 from router.shipped import shipped_general
-from router.solver import FIT_THREADS
+from router.solver import FIT_THREADS, Labels
+from router.subjects import Subjects
 from router.topics import shifts_from, topic_questions
 from router.views import last_query, views, with_query
 
@@ -28,6 +29,9 @@ MAX_EXAMPLES = 400
 MAX_RIVAL_EXAMPLES = 50
 """Of each other expert, evenly spaced."""
 HELD_OUT = 0.2
+ROUTED_RATE = 0.03
+"""Share of the questions of other subjects that rows learned together may route (cross-validated,
+seven experts with 25 examples: of near misses nobody brought, 10 % are routed then)."""
 
 Progress = Callable[[str], None]
 
@@ -48,18 +52,28 @@ class Learned:
     held_out: tuple[Messages, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Rows that were fitted together, by name, and the background that belongs to them."""
+
+    experts: Mapping[str, Learned]
+    background: Background
+
+
 async def learn_row(
     encoder: Encoder,
     name: str,
     examples: Sequence[Messages],
     others: Sequence[Other],
     counter: Sequence[Messages] = (),
+    background: Background | None = None,
     say: Progress = lambda text: None,
 ) -> Learned:
     """Fit the row of the expert `name`.
 
     `examples` are its queries up to where the answer begins; one that ends in an assistant's
-    turn is a place inside an answer. `counter` are queries that are not for it. Raises MetaError.
+    turn is a place inside an answer. `counter` are queries that are not for it. `background` is
+    what the others' rows belong to, if there is one. Raises MetaError.
     """
     seen, held_out = split(list(examples)[:MAX_EXAMPLES])
     general = shipped_general(encoder.fingerprint) or await encode_general(encoder, say)
@@ -67,8 +81,9 @@ async def learn_row(
     states = await prompts.encode(encoder, say)
     say("fitting the row")
     rows = [other.row for other in others if other.row is not None]
+    against = background or Background.none(encoder.hidden_size)
     with threadpool_limits(FIT_THREADS):
-        row = await asyncio.to_thread(_fit, prompts, states, rows, general)
+        row = await asyncio.to_thread(_fit, prompts, states, rows, against, general)
     return Learned(row, tuple(held_out))
 
 
@@ -78,42 +93,58 @@ async def learn_together(
     rows: Mapping[str, HeadRow],
     counter: Sequence[Messages] = (),
     say: Progress = lambda text: None,
-) -> dict[str, Learned]:
-    """Fit where answers begin for all experts at once (`router/joint.py`); the rest of their
-    `rows` stays. `counter` are queries that are for none of them. Raises MetaError."""
+) -> Together:
+    """Fit where answers begin for all experts at once (`router/joint.py`), and the background
+    with them; the rest of their `rows` stays. `counter` are queries that are for none of them.
+    Raises MetaError."""
     general = shipped_general(encoder.fingerprint) or await encode_general(encoder, say)
     parts = {name: split(list(examples)[:MAX_EXAMPLES]) for name, examples in experts.items()}
     prompts = [_Prompts.of(name, seen, (), (), ()) for name, (seen, _) in parts.items()]
     states = [await own.encode(encoder, say) for own in prompts]
-    near = np.concatenate([general.near, await encoder.states(counter[:MAX_EXAMPLES])])
+    unwanted = await encoder.states(counter[:MAX_EXAMPLES])
     say("fitting all rows")
     with threadpool_limits(FIT_THREADS):
-        fit = await asyncio.to_thread(fit_joint, _training(prompts, states, general, near))
+        fit = await asyncio.to_thread(_fit_together, prompts, states, general, unwanted)
     learned = {}
     for place, (name, (_, held_out)) in enumerate(parts.items()):
         row = rows[name].with_start(fit.weights[place], float(fit.bias[place]), fit.margin)
         learned[name] = Learned(row, tuple(held_out))
-    return learned
+    return Together(learned, fit.background)
 
 
-def _training(
-    prompts: Sequence[_Prompts], states: Sequence[_States], general: General, near: Floats
-) -> Training:
-    """What stands for "no expert" is `near`: near misses, shipped ones and the user's. They are all
-    of one kind, so that the rows count without a background."""
+def _fit_together(
+    prompts: Sequence[_Prompts], states: Sequence[_States], general: General, counter: Floats
+) -> JointFit:
     counts = [len(own.begins) for own in states]
     starts = np.cumsum([0, *counts])
     view_of = [np.array(own.view_of, np.int64) for own in prompts]
-    return Training(
-        features=np.concatenate([*(own.begins for own in states), near]),
-        labels=np.repeat([*range(1, len(counts) + 1), 0], [*counts, len(near)]),
-        kinds=np.zeros(sum(counts) + len(near), np.int64),
+    none, kinds = _none(view_of, states, general, counter)
+    training = Training(
+        features=np.concatenate([*(own.begins for own in states), none]),
+        labels=np.repeat([*range(1, len(counts) + 1), 0], [*counts, len(none)]),
+        kinds=np.concatenate([np.zeros(sum(counts), np.int64), kinds]),
         views=np.concatenate([own.views for own in states]),
         view_of=np.concatenate([of + start for of, start in zip(view_of, starts, strict=False)]),
         shifts=np.stack([shifts_from(own.topics, general.topics) for own in states]),
         general=general.start,
-        general_kind=0,
+        general_kind=1 + int(kinds.max(initial=-1)),
     )
+    return fit_joint(training, ROUTED_RATE, ROUTED_RATE)
+
+
+def _none(
+    view_of: Sequence[Labels], states: Sequence[_States], general: General, counter: Floats
+) -> tuple[Floats, Labels]:
+    """What stands for "no expert", and the kind of each: shipped near misses, without those of a
+    subject that an expert has, and the user's `counter`-examples, which all count."""
+    known = general.subject > 0
+    subjects = Subjects.fit(general.near[known], general.subject[known] - 1, general.start)
+    near = np.where(known, general.subject - 1, subjects.nearest(general.near))
+    owned = (subjects.common(s.begins, s.views, of) for s, of in zip(states, view_of, strict=True))
+    others = ~np.isin(near, np.concatenate([*owned]))
+    kinds = np.concatenate([near[others], subjects.nearest(counter)])
+    features = np.concatenate([general.near[others], counter])
+    return features, np.unique(kinds, return_inverse=True)[1]
 
 
 def split(examples: list[Messages]) -> tuple[list[Messages], list[Messages]]:
@@ -212,7 +243,13 @@ class _Prompts:
         return _States(*parts)
 
 
-def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: General) -> HeadRow:
+def _fit(
+    prompts: _Prompts,
+    states: _States,
+    rows: Sequence[HeadRow],
+    background: Background,
+    general: General,
+) -> HeadRow:
     return fit_row(
         own=Evidence(states.begins, states.inside),
         hints=Hints(
@@ -224,6 +261,7 @@ def _fit(prompts: _Prompts, states: _States, rows: Sequence[HeadRow], general: G
         counter=states.counter,
         rivals=Rivals(states.rivals, np.array(prompts.owner, np.int64)),
         rows=rows,
+        background=background,
         general=Evidence(general.start, general.ends),
         near=general.near,
     )

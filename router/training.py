@@ -76,7 +76,8 @@ def encode_training(queries: Sequence[Query], encoder: Encodes, progress: Progre
     )
     topics = topics.reshape(len(named), -1, encoder.size)
     subject_of = np.unique([question.subject for question in asked], return_inverse=True)[1]
-    subjects = Subjects.fit(wholes, bares, subject_of, general)
+    both = np.concatenate([wholes, bares]), np.concatenate([subject_of, subject_of])
+    subjects = Subjects.fit(*both, general)
     kinds = _kinds(own, labels, seen, view_of, subjects)
     return Training(
         features=own,

@@ -159,6 +159,7 @@ async def _running(
             started=int(time.time()),
             drain=drain,
         )
+        fleet.restore_backgrounds(registry.backgrounds())
         for expert in registry.experts():
             fleet.restore(expert)
         fleet.start_meta(meta_checkpoint)
@@ -198,7 +199,7 @@ async def _start_experts(
     fleet.start_restored()
     for expert in registry.experts():
         if expert.choices.enabled and expert.meta != info.rows:
-            await fleet.refit(await registrar.relearn(expert))
+            await fleet.refit([await registrar.relearn(expert)])
     if settings.starter_experts:
         await register_starters(registry, registrar)
 

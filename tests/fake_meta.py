@@ -14,6 +14,7 @@ import numpy as np
 from aiohttp import web
 from safetensors.numpy import load
 
+from router.head import Background
 from tests.fakes import FakeWorker, says
 
 HIDDEN, FIRST_ID = 256, 1000
@@ -36,6 +37,7 @@ class FakeMeta:
         self.version = ""
         self.rows = np.zeros((3, self.slots, HIDDEN), np.float32)
         self.bias = np.full((3, self.slots), -np.inf, np.float32)
+        self.background = Background.none(HIDDEN)
         self.captures: dict[str, list[np.ndarray]] = {}
 
     async def __aenter__(self) -> Self:
@@ -70,6 +72,7 @@ class FakeMeta:
         body = await request.json()
         tensors = load(base64.b64decode(body["safetensors"]))
         self.rows, self.bias, self.version = tensors["rows"], tensors["bias"], body["version"]
+        self.background = Background(tensors["background"], tensors["background_bias"])
         self.pushes += 1
         return await self._get_head(request)
 
@@ -94,6 +97,7 @@ class FakeMeta:
             self.captures[key] = [embed(text + "".join(tokens[:i])) for i in range(len(tokens))]
         if allowed := [i - FIRST_ID for i in extra.get("trivium_experts", [])]:
             scores = self.rows[0, allowed] @ state + self.bias[0, allowed]
+            scores -= self.background.log_odds(state[None])
             if scores.max() > 0:
                 stop_reason = FIRST_ID + allowed[int(scores.argmax())]
         content = [{"token": token, "logprob": -0.1} for token in tokens]

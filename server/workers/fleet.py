@@ -18,7 +18,7 @@ import aiohttp
 from experts.manifest import ManagedWorker as ManagedSpec
 from experts.manifest import Manifest
 from experts.registry import RegisteredExpert
-from router.head import Head, HeadRow, build_head, chances
+from router.head import Background, Head, HeadRow, build_head, chances
 from router.meta_client import MetaClient, MetaError, MetaInfo
 from router.vocabulary import ExpertVocabulary
 from server.relay.circuits import Circuits
@@ -68,6 +68,8 @@ class Fleet:
         self._on_status = on_status
         self._members: dict[str, Member] = {}
         self._trials: dict[int, HeadRow] = {}
+        self._backgrounds: dict[str, bytes] = {}
+        self._trial_background: Background | None = None
         self._metas = Metas(session, self._head, self._publish, settings.probe_seconds)
         self._vocabulary: ExpertVocabulary | None = None
         self._workers: list[Worker] = []
@@ -115,7 +117,13 @@ class Fleet:
             for member in self._members.values()
             if member.row is not None and member.expert.meta == info.rows
         }
-        return build_head(rows | self._trials, info.vocabulary.slots, info.hidden_size)
+        background = self._trial_background or self.background(info)
+        return build_head(rows | self._trials, info.vocabulary.slots, info.hidden_size, background)
+
+    def background(self, info: MetaInfo) -> Background | None:
+        """What stands for "no expert" beside the rows for this meta LLM; None: nothing yet."""
+        data = self._backgrounds.get(info.rows)
+        return None if data is None else Background.from_bytes(data, info.hidden_size)
 
     # ------------------------------------------------------------ experts
 
@@ -144,6 +152,10 @@ class Fleet:
         if worker in self._workers:
             self._workers.remove(worker)
 
+    def restore_backgrounds(self, backgrounds: Mapping[str, bytes]) -> None:
+        """Take in what the registry knows of each meta LLM's background."""
+        self._backgrounds = dict(backgrounds)
+
     def restore(self, expert: RegisteredExpert) -> None:
         """Take in an expert that the registry knows from before; its worker waits."""
         if not expert.choices.enabled:
@@ -158,18 +170,23 @@ class Fleet:
             member.worker.start()
 
     @asynccontextmanager
-    async def trial(self, rows: Mapping[int, HeadRow]) -> AsyncIterator[None]:
-        """The head with `rows` in their slots, for a check; taken back if the check fails.
+    async def trial(
+        self, rows: Mapping[int, HeadRow], background: Background | None = None
+    ) -> AsyncIterator[None]:
+        """The head with `rows` in their slots, and another background if it is given, for a
+        check; taken back if the check fails.
 
         A slot that is in no snapshot can be chosen by no request. Raises MetaError.
         """
         self._trials.update(rows)
+        self._trial_background = background
         try:
             await self._metas.push()
             yield
         except BaseException:
             for slot in rows:
                 self._trials.pop(slot, None)
+            self._trial_background = None
             self._spawn(self._push_quietly())
             raise
 
@@ -179,8 +196,14 @@ class Fleet:
         self._trials.pop(expert.slot, None)
         self._publish()
 
-    async def refit(self, *experts: RegisteredExpert) -> None:
-        """Use the new rows of experts of the fleet. Raises MetaError."""
+    async def refit(
+        self, experts: Sequence[RegisteredExpert], backgrounds: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Use the new rows of experts of the fleet, and with them other backgrounds if they are
+        given. Raises MetaError."""
+        if backgrounds is not None:
+            self.restore_backgrounds(backgrounds)
+        self._trial_background = None
         for expert in experts:
             self._renew(expert)
             self._trials.pop(expert.slot, None)

@@ -212,7 +212,15 @@ class Registrar:
             if expert.name != manifest.name
         ]
         examples, counter = _prompts(manifest), _asked(manifest.counter_examples)
-        learned = await learn_row(encoder, manifest.name, examples, others, counter, steps.say)
+        learned = await learn_row(
+            encoder,
+            manifest.name,
+            examples,
+            others,
+            counter,
+            self._fleet.background(info),
+            steps.say,
+        )
         steps.say("waiting for the worker")
         return learned
 
@@ -278,22 +286,27 @@ class Registrar:
     async def _refit(
         self, meta: MetaClient, info: MetaInfo, experts: Mapping[str, RegisteredExpert]
     ) -> dict[str, float | None]:
-        learned = await learn_together(
+        together = await learn_together(
             Encoder(meta, info, self._fleet.encodings_dir),
             {name: _prompts(expert.manifest) for name, expert in experts.items()},
             {name: HeadRow.from_bytes(expert.row) for name, expert in experts.items()},
             _counter(experts),
         )
+        learned, background = together.experts, together.background
         names = {expert.slot: name for name, expert in experts.items()}
-        async with self._fleet.trial({s: learned[name].row for s, name in names.items()}):
+        rows = {slot: learned[name].row for slot, name in names.items()}
+        async with self._fleet.trial(rows, background):
             after = {
                 name: await self._check(meta, info, names, name, own)
                 for name, own in learned.items()
             }
             self._registry.update_rows(
-                {name: (own.row.to_bytes(), after[name]) for name, own in learned.items()}
+                info.rows,
+                {name: (own.row.to_bytes(), after[name]) for name, own in learned.items()},
+                background.to_bytes(),
             )
-        await self._fleet.refit(*(self._registry.get(name) for name in experts))
+        stored = [self._registry.get(name) for name in experts]
+        await self._fleet.refit(stored, self._registry.backgrounds())
         return after
 
     async def choose(self, name: str, **changes: Any) -> None:

@@ -1,10 +1,11 @@
 """Hand-overs inside answers, on the real meta worker: do two-part questions reach their expert,
 single ones at once, and is general chat left alone?
 
-python -m tests.benchmarks.handoffs TRAIN.jsonl UNSEEN.jsonl [--examples 25] [--json OUT]
+python -m tests.benchmarks.handoffs TRAIN.jsonl UNSEEN.jsonl [--examples 25] [--refit] [--json OUT]
 
-Registers the experts of TRAIN (their rows; no expert answers), each with a few examples. The meta
-worker is the default one, started for this, or the one at TRIVIUM_META_URL.
+Registers the experts of TRAIN (their rows; no expert answers), one after another, each with a few
+examples; with --refit all rows are then fitted together. The meta worker is the default one,
+started for this, or the one at TRIVIUM_META_URL.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import aiohttp
 
 from router.dataset import Query, limit_per_expert, read_queries
 from router.encode import Encoder, Messages
-from router.head import HeadRow, build_head
-from router.learn import Other, learn_row
+from router.head import Background, HeadRow, build_head
+from router.learn import Other, learn_row, learn_together
 from router.meta_client import MetaClient, MetaInfo
 from router.prepare import prepare
 from router.training import experts_of
@@ -103,11 +104,14 @@ async def gather(asks: Sequence[Any]) -> list[Any]:
     return await asyncio.gather(*(one(ask) for ask in asks))
 
 
-async def learn(client: MetaClient, queries: Sequence[Query], cache: Path) -> tuple[World, Any]:
+async def learn(
+    client: MetaClient, queries: Sequence[Query], cache: Path, refit: bool
+) -> tuple[World, Any]:
     """Learn one expert after another, each beside those that are there."""
     info = await client.info()
     encoder = Encoder(client, info, cache)
     experts, rows, seconds = experts_of(queries), dict[int, HeadRow](), []
+    background = Background.none(info.hidden_size)
     others: list[Other] = []
     for slot, name in enumerate(experts):
         own = [query.messages for query in queries if query.expert == name]
@@ -117,7 +121,16 @@ async def learn(client: MetaClient, queries: Sequence[Query], cache: Path) -> tu
         print(f"{name}: {len(own)} examples, {seconds[-1]:.1f} s", flush=True)
         rows[slot] = learned.row
         others.append(Other(own, learned.row))
-    head = build_head(rows, info.vocabulary.slots, info.hidden_size)
+    if refit:
+        began = time.perf_counter()
+        examples = dict(zip(experts, (other.examples for other in others), strict=True))
+        named = dict(zip(experts, rows.values(), strict=True))
+        together = await learn_together(encoder, examples, named)
+        seconds.append(time.perf_counter() - began)
+        print(f"all together: {seconds[-1]:.1f} s", flush=True)
+        rows = {slot: together.experts[name].row for slot, name in enumerate(experts)}
+        background = together.background
+    head = build_head(rows, info.vocabulary.slots, info.hidden_size, background)
     return World(client, await client.set_head(head), experts), seconds
 
 
@@ -189,7 +202,7 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
             client = MetaClient(session, endpoint.base_url.removesuffix("/v1"), endpoint.model)
             queries = limit_per_expert(read_queries(args.train), args.examples, args.seed)
             cache = settings.cache_dir / "encodings"
-            world, seconds = await learn(client, queries, cache)
+            world, seconds = await learn(client, queries, cache, args.refit)
             found = await measure(world, read_queries(args.unseen))
             return {"examples": args.examples, "learn_seconds": seconds, **found}
         finally:
@@ -202,6 +215,7 @@ def main() -> None:
     parser.add_argument("unseen", type=Path)
     parser.add_argument("--examples", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--refit", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     result = asyncio.run(run(args))

@@ -13,6 +13,7 @@ from sqlalchemy import create_engine
 
 from experts.manifest import Manifest, parse_manifest
 from experts.registry import (
+    NO_META,
     TABLES,
     Choices,
     NameInUse,
@@ -82,6 +83,35 @@ def test_a_row_can_be_replaced(registry: Registry) -> None:
     assert (expert.row, expert.meta, expert.accuracy) == (b"new", "other", 0.7)
     with pytest.raises(UnknownExpert):
         registry.update_row("nobody", b"", "", None)
+
+
+def test_rows_fitted_together_replace_all_that_the_old_background_had(
+    registry: Registry, url: str
+) -> None:
+    for slot, name in enumerate(("a", "b", "disabled", "elsewhere")):
+        registry.add(manifest(name), slot, b"old", "print", None)
+    registry.update_row("elsewhere", b"old", "other", None)
+    assert registry.backgrounds() == {}
+    for background in (b"first", b"second"):
+        rows = {"a": (b"new a", 0.9), "b": (b"new b", 0.8)}
+        registry.update_rows("print", rows, background)
+    registry.close()
+    found = {expert.name: (expert.row, expert.meta) for expert in Registry(url).experts()}
+    assert found == {
+        "a": (b"new a", "print"),
+        "b": (b"new b", "print"),
+        "disabled": (b"old", NO_META),
+        "elsewhere": (b"old", "other"),
+    }
+    assert Registry(url).backgrounds() == {"print": b"second"}
+
+
+def test_rows_of_an_unknown_expert_change_nothing(registry: Registry) -> None:
+    registry.add(manifest(), 0, b"old", "print", None)
+    with pytest.raises(UnknownExpert):
+        registry.update_rows("print", {"poems": (b"new", 1.0), "nobody": (b"", 1.0)}, b"kinds")
+    assert (registry.get("poems").row, registry.get("poems").meta) == (b"old", "print")
+    assert registry.backgrounds() == {}
 
 
 def test_starters_are_remembered_until_forgotten(registry: Registry) -> None:

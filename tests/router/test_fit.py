@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from router.fit import FALSE_ROUTE_RATE, TURN_RATE, Evidence, Hints, Rivals, fit_row
-from router.head import Floats, HeadRow, chances
+from router.head import Background, Floats, HeadRow, chances
 
 HIDDEN = 32
 RNG = np.random.default_rng(0)
@@ -32,6 +32,7 @@ def general(count: int, ends: int = 500) -> Evidence:
 NO_HINTS = Hints(draw(0), np.array([], np.int64), draw(0))
 NO_RIVALS = Rivals(draw(0), np.array([], np.int64))
 NOTHING = Evidence(draw(0), draw(0))
+NO_KINDS = Background.none(HIDDEN)
 
 
 def fit(
@@ -43,8 +44,9 @@ def fit(
     rows: tuple[HeadRow, ...] = (),
     near: Floats = NOTHING.start,
     counter: Floats = NOTHING.start,
+    background: Background = NO_KINDS,
 ) -> HeadRow:
-    return fit_row(own, hints, two_part, counter, rivals, rows, general, near)
+    return fit_row(own, hints, two_part, counter, rivals, rows, background, general, near)
 
 
 def share(scores: Floats) -> float:
@@ -133,3 +135,17 @@ def test_scores_with_their_margin_are_probabilities() -> None:
     sure = np.array(found) > 0.9
     assert sure.any()
     assert (np.arange(1000) < 500)[sure].mean() > 0.8
+
+
+def test_a_row_competes_with_the_background_that_is_there() -> None:
+    kinds = Background(np.stack([0.4 * TOPIC, 0.4 * OTHER]).astype(np.float32), np.ones(2, "f4"))
+
+    def routed(row: HeadRow, states: Floats) -> float:
+        return share(row.scores("start", states) - kinds.log_odds(states))
+
+    row = fit(own(30), general=general(300), near=draw(60, OTHER), background=kinds)
+    assert routed(row, draw(500, TOPIC)) > 0.9
+    assert routed(row, draw(500, OTHER)) < 0.1
+    assert routed(row, draw(3000)) < 2 * FALSE_ROUTE_RATE
+    blind = fit(own(30), general=general(300), near=draw(60, OTHER))
+    assert routed(blind, draw(500, TOPIC)) < routed(row, draw(500, TOPIC)) - 0.1

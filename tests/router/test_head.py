@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from router.head import QUESTIONS, UNUSED, HeadRow, build_head, chances
+from router.head import QUESTIONS, UNUSED, Background, HeadRow, build_head, chances
 
 
 def row(seed: int, hidden: int = 6) -> HeadRow:
@@ -79,3 +79,13 @@ def test_later_each_expert_stands_alone() -> None:
 
 def test_an_expert_that_is_not_allowed_has_no_chance() -> None:
     assert chances({"a": (row(0), float("-inf"))}, "start") == {"a": 0.0}
+
+
+@pytest.mark.parametrize("kinds", [0, 3])
+def test_a_background_survives_its_bytes(kinds: int) -> None:
+    rng = np.random.default_rng(3)
+    weights, bias = rng.normal(size=(kinds, 6)), rng.normal(size=kinds)
+    before = Background(weights.astype(np.float32), bias.astype(np.float32))
+    after = Background.from_bytes(before.to_bytes(), 6)
+    assert np.array_equal(before.weights, after.weights)
+    assert np.array_equal(before.bias, after.bias)

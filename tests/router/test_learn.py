@@ -11,7 +11,7 @@ import pytest
 
 from router.encode import Messages
 from router.general import General
-from router.head import Floats
+from router.head import Background, Floats
 from router.learn import MAX_RIVAL_EXAMPLES, Learned, Other, learn_row, learn_together, split
 
 SIZE = 48
@@ -49,13 +49,23 @@ SUMS = [ask(f"compute {a} plus {b}") for a in range(5) for b in range(5)]
 STARS = [ask(f"observe star {name} tonight") for name in "abcdefghijklmnopqrstuvwxy"]
 
 
+NEAR = (
+    "explain planet {}",
+    "observe galaxy {} tonight",
+    "cook {} with rice",
+    "compute {} times {}",
+)
+"""Of no known subject, and of three."""
+
+
 @pytest.fixture(autouse=True)
 def general(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shipped for the encoder above."""
     start = np.stack([_bag(f"{text} {n}") for text in CHAT for n in range(10)])
-    near = np.stack([_bag(f"explain planet {n}") for n in range(20)])
+    near = np.stack([_bag(text.format(n, n)) for text in NEAR for n in range(20)])
+    subject = np.repeat(np.arange(len(NEAR)), 20)
     topics = np.zeros((6, SIZE), np.float32)
-    found = General(start, near, np.zeros(20, np.int64), start[:20], topics, OPENINGS)
+    found = General(start, near, subject, start[:20], topics, OPENINGS)
     monkeypatch.setattr("router.learn.shipped_general", lambda fingerprint: found)
 
 
@@ -71,8 +81,12 @@ async def learn(
     return await learn_row(encoder, "sums", examples, others, counter)
 
 
-def scores(learned: Learned, prompts: Sequence[Messages]) -> Floats:
-    return learned.row.scores("start", np.stack([_bag(p[-1]["content"]) for p in prompts]))
+def scores(
+    learned: Learned, prompts: Sequence[Messages], background: Background | None = None
+) -> Floats:
+    features = np.stack([_bag(p[-1]["content"]) for p in prompts])
+    own = learned.row.scores("start", features)
+    return own if background is None else own - background.log_odds(features)
 
 
 async def test_a_row_is_learned_and_some_examples_are_kept_back() -> None:
@@ -113,11 +127,12 @@ async def test_rows_learned_together_tell_all_experts_apart() -> None:
     encoder: Any = Words()
     sums, stars = await learn(SUMS), await learn(STARS)
     before = {"sums": sums.row, "stars": stars.row}
-    learned = await learn_together(encoder, {"sums": SUMS, "stars": STARS}, before)
+    together = await learn_together(encoder, {"sums": SUMS, "stars": STARS}, before)
+    learned, kinds = together.experts, together.background
     assert list(learned) == ["sums", "stars"]
     pairs = {"sums": (SUMS, "stars"), "stars": (STARS, "sums")}
     for name, (own, other) in pairs.items():
-        mine, others = scores(learned[name], own), scores(learned[other], own)
+        mine, others = scores(learned[name], own, kinds), scores(learned[other], own, kinds)
         assert ((mine > 0) & (mine > others)).mean() > 0.9
         assert np.array_equal(learned[name].row.weights[1:], before[name].weights[1:])
         assert learned[name].held_out == tuple(split(own)[1])
@@ -127,5 +142,15 @@ async def test_rows_learned_together_mind_counter_examples() -> None:
     encoder: Any = Words()
     rows = {"sums": (await learn(SUMS)).row, "stars": (await learn(STARS)).row}
     counter = [ask(f"compute the tide minus {n}") for n in range(20)]
-    learned = await learn_together(encoder, {"sums": SUMS, "stars": STARS}, rows, counter)
-    assert (scores(learned["sums"], counter) > 0).mean() <= 0.1
+    together = await learn_together(encoder, {"sums": SUMS, "stars": STARS}, rows, counter)
+    assert (scores(together.experts["sums"], counter, together.background) > 0).mean() <= 0.1
+
+
+async def test_other_subjects_are_kinds_of_their_own_and_an_experts_own_is_none() -> None:
+    encoder: Any = Words()
+    rows = {"sums": (await learn(SUMS)).row, "stars": (await learn(STARS)).row}
+    together = await learn_together(encoder, {"sums": SUMS, "stars": STARS}, rows)
+    dishes = [ask(f"cook {n} with rice") for n in range(30, 50)]
+    for learned in together.experts.values():
+        assert (scores(learned, dishes, together.background) > 0).mean() <= 0.1
+    assert len(together.background.bias) == 2, "cooking and general traffic"

@@ -22,7 +22,7 @@ def draw(labels: Labels, seed: int) -> Floats:
 def subjects() -> Subjects:
     of = np.repeat(np.arange(SUBJECTS), 12)
     chat = np.random.default_rng(4).normal(size=(60, SIZE)).astype(np.float32)
-    return Subjects.fit(draw(of, 2), draw(of, 3), of, chat)
+    return Subjects.fit(draw(np.tile(of, 2), 2), np.tile(of, 2), chat)
 
 
 def no_views() -> tuple[Floats, Labels]:
@@ -49,3 +49,14 @@ def test_a_view_has_its_say(subjects: Subjects) -> None:
     view = 2 * CENTRES[1:2].astype(np.float32)
     kinds = subjects.kinds(np.concatenate([asked, unclear]), view, np.array([40]))
     assert kinds[40] == np.bincount(kinds[20:40]).argmax()
+
+
+def test_an_experts_own_subjects_are_those_of_many_of_its_queries(subjects: Subjects) -> None:
+    own = draw(np.repeat([3, 1, 0], [14, 12, 4]), 9)
+    assert subjects.common(own, *no_views()).tolist() == [1, 3]
+    assert subjects.common(own[:0], *no_views()).tolist() == []
+
+
+def test_a_query_is_nearest_to_its_subject(subjects: Subjects) -> None:
+    truth = np.repeat([2, 4], 20)
+    assert (subjects.nearest(draw(truth, 10)) == truth).mean() > 0.9

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ from fastapi import FastAPI
 
 from experts.registry import Registry
 from router.background import general_queries
+from router.encode import Encoder
+from router.general import General, Progress, encode_general
+from router.head import Background
+from router.learn import Together, learn_together
 from server.app import create_app
 from server.settings import Settings
 from tests.fake_meta import FIRST_ID, HIDDEN, FakeMeta
@@ -82,6 +86,21 @@ async def until(condition: Any, seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def general_traffic() -> Iterator[None]:
+    """General traffic is encoded with the fake meta worker once, not in every test."""
+    once: list[General] = []
+
+    async def encode_once(encoder: Encoder, say: Progress) -> General:
+        if not once:
+            once.append(await encode_general(encoder, say))
+        return once[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("router.learn.encode_general", encode_once)
+        yield
 
 
 @pytest.fixture
@@ -313,6 +332,49 @@ async def test_all_experts_can_be_fitted_together(site: Site) -> None:
     assert [view["accuracy"] for view in views] == [
         own["after"] for own in response.json().values()
     ]
+    assert len(site.meta.background.bias) > 10, "there are no kinds of 'no expert'"
+
+
+async def test_the_background_of_a_refit_stays_with_its_rows(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        meta = await stack.enter_async_context(FakeMeta())
+        expert = await stack.enter_async_context(FakeWorker(says("42"), "calc"))
+        async with running(meta, expert, tmp_path) as site:
+            await site.add()
+            await site.add("stars", STARS)
+            await site.http.patch("/v1/experts/stars", json={"enabled": False})
+            await site.add("tides", [text.replace("telescope star", "tide") for text in STARS])
+            assert (await site.http.post("/v1/experts/refit")).status_code == 200
+            kinds, version = meta.background, meta.version
+            response = await site.http.patch("/v1/experts/stars", json={"enabled": True})
+            assert response.status_code == 200, response.text
+            assert meta.version != version
+            assert np.array_equal(meta.background.weights, kinds.weights)
+            version = meta.version
+        meta.restart()
+        async with running(meta, expert, tmp_path) as site:
+            await until(lambda: meta.version == version)
+            assert np.array_equal(meta.background.weights, kinds.weights)
+
+
+async def test_a_refit_that_fails_its_check_leaves_rows_and_background(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.add()
+    await site.add("stars", STARS)
+    version = site.meta.version
+    loud = Background(np.zeros((1, HIDDEN), np.float32), np.array([1e4], np.float32))
+
+    async def too_quiet(*args: Any) -> Together:
+        together = await learn_together(*args)
+        return replace(together, background=loud)
+
+    monkeypatch.setattr("server.workers.registration.learn_together", too_quiet)
+    response = await site.http.post("/v1/experts/refit")
+    assert response.status_code == 422, response.text
+    assert "stay at the meta LLM" in response.json()["error"]["message"]
+    await until(lambda: site.meta.version == version)
+    assert len(site.meta.background.bias) == 0
 
 
 async def test_one_expert_alone_cannot_be_fitted_together(site: Site) -> None:
