@@ -163,14 +163,17 @@ class _Start:
 def _fit_start(states: _Start, share: float) -> _Part:
     """First with all near misses and general queries; those that turn out to be of the expert's
     own subject are then left out. `share`: of the target rates, this expert's."""
-    scores, weights, bias = _scores(states)
+    _, groups = np.unique(states.group, return_inverse=True)
+    space, mapped = Space.fit(states.features, groups)
+    scores, weights, bias = _scores(mapped, states)
     doubtful = _doubtful(scores, states)
     if doubtful.any():
         states = states.only(~doubtful)
-        scores, weights, bias = _scores(states)
+        scores, weights, bias = _scores(mapped[~doubtful], states)
     scale, shift = _calibrate(scores, states)
     margin = _margin(scores * scale + shift, states, share)
-    return _Part(weights * scale, bias * scale + shift, margin)
+    row, intercept = space.rows(weights[None], np.array([bias], np.float32))
+    return _Part(row[0] * scale, float(intercept[0]) * scale + shift, margin)
 
 
 def _start_states(
@@ -207,13 +210,12 @@ def _start_states(
     )
 
 
-def _scores(states: _Start) -> tuple[Floats, Floats, float]:
+def _scores(mapped: Floats, states: _Start) -> tuple[Floats, Floats, float]:
     """Log-odds `[n]` of each state by a fit that has not seen it (0: there is none); weights and
-    bias of a fit that has seen all. The expert, nobody and each rival weigh the same."""
+    bias of a fit that has seen all, both in the space of the features `mapped` `[n, d]`. The
+    expert, nobody and each rival weigh the same."""
     weight = np.where(states.group == OWN, states.own, 1.0).astype(np.float32)
     weight /= np.bincount(states.group, weight)[states.group]
-    _, groups = np.unique(states.group, return_inverse=True)
-    space, mapped = Space.fit(states.features, groups)
     labels = (states.group == OWN).astype(np.int64)
 
     def fit(seen: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
@@ -224,9 +226,7 @@ def _scores(states: _Start) -> tuple[Floats, Floats, float]:
         weights, bias = fit(states.fold != fold)
         unseen = states.fold == fold
         scores[unseen] = mapped[unseen] @ weights + bias
-    weights, bias = fit(np.full(len(labels), True))
-    row, intercept = space.rows(weights[None], np.array([bias], np.float32))
-    return scores, row[0], float(intercept[0])
+    return scores, *fit(np.full(len(labels), True))
 
 
 def _doubtful(scores: Floats, states: _Start) -> npt.NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.special import log_softmax, logsumexp, softmax  # type: ignore[import-untyped]
 
@@ -19,6 +20,9 @@ from router.topics import NAME_WORTH
 from router.views import VIEW_WEIGHT
 
 FOLDS = 4
+QUERY, VIEW, SHIPPED, NAME = range(4)
+"""Kinds of states: queries, second views, shipped general queries, and what names say."""
+ALWAYS = -1
 NEVER = -1e4
 """Score of a class that is not there."""
 GENERAL_WEIGHT = 0.03
@@ -104,7 +108,9 @@ def fit_joint(
     near_miss_rate: float = NEAR_MISS_RATE,
 ) -> JointFit:
     """Fit and calibrate. Every expert needs at least one query; some queries need none."""
-    own, general = _unseen_scores(data)
+    states = _states(data)
+    scores = _unseen_scores(states)
+    own, general = scores.only(states.kind == QUERY), scores.only(states.kind == SHIPPED)
     scale, shift = _temperature(own, data.labels)
     margin = _threshold(
         own.against_none(scale) + shift,
@@ -113,18 +119,45 @@ def fit_joint(
         false_route_rate,
         near_miss_rate,
     )
-    rows = _rows(data, np.arange(len(data.labels)), np.arange(len(data.general)))
+    rows = _rows(states, states.fold >= ALWAYS)
+    weights, bias = states.space.rows(rows.weights, rows.bias)
+    none = Background(*states.space.rows(rows.kinds.weights, rows.kinds.bias))
     return JointFit(
-        rows.weights * scale,
-        rows.bias * scale + shift - margin,
+        weights * scale,
+        bias * scale + shift - margin,
         margin,
-        Background(rows.kinds.weights * scale, rows.kinds.bias * scale),
+        Background(none.weights * scale, none.bias * scale),
     )
 
 
 @dataclass(frozen=True, eq=False)
+class _States:
+    """All states of a fit in one space, those of one kind one behind the other.
+
+    Attributes:
+        space: fitted on all of them: it is about form more than about labels.
+        features: `[n, d]` in that space.
+        kind: `[n]`: QUERY, VIEW, SHIPPED or NAME.
+        classes: `[n]`: the kinds of "none" come first, then the experts.
+        weight: `[n]`, within its class.
+        fold: `[n]`: which fold's scores a state must not have shaped; ALWAYS: it always may.
+        none: how many kinds of "none" there are; `experts`: how many experts.
+    """
+
+    space: Space
+    features: Floats
+    kind: Labels
+    classes: Labels
+    weight: Floats
+    fold: Labels
+    none: int
+    experts: int
+
+
+@dataclass(frozen=True, eq=False)
 class _Rows:
-    """Uncalibrated: the experts' rows and those of the kinds of "none"."""
+    """Uncalibrated, for features in their space: the experts' rows and those of the kinds of
+    "none"."""
 
     weights: Floats
     bias: Floats
@@ -144,33 +177,49 @@ class _Scores:
         odds: Floats = self.experts * scale - none
         return odds
 
-    def fill(self, places: Labels, features: Floats, rows: _Rows) -> None:
-        """Put in the scores of features `[m, d]` at the m places."""
-        self.experts[places] = features @ rows.weights.T + rows.bias
-        self.kinds[places] = features @ rows.kinds.weights.T + rows.kinds.bias
+    def only(self, chosen: npt.NDArray[np.bool_]) -> _Scores:
+        """Those of the chosen states `[n]`."""
+        return _Scores(self.experts[chosen], self.kinds[chosen])
 
 
-def _rows(data: Training, queries: Labels, general: Labels) -> _Rows:
-    """Fitted on the given queries, their views, and general queries, which are a kind too."""
-    seen = np.isin(data.view_of, queries)
-    owner = np.concatenate([queries, data.view_of[seen]])
-    features = np.concatenate([data.features[queries], data.views[seen], data.general[general]])
+def _states(data: Training) -> _States:
+    owner = np.concatenate([np.arange(len(data.labels)), data.view_of])
     labels, shipped = data.labels[owner], data.labels.max() + 1
-    groups = np.concatenate([labels, np.full(len(general), shipped)])
+    features = np.concatenate([data.features, data.views, data.general])
+    groups = np.concatenate([labels, np.full(len(data.general), shipped)])
     space, mapped = Space.fit(features, groups)
-    count = _kinds(data)
-    classes = np.where(labels == 0, data.kinds[owner], count + labels - 1)
-    classes = np.concatenate([classes, np.full(len(general), data.general_kind)])
-    parts = (len(queries), 1.0), (int(seen.sum()), VIEW_WEIGHT), (len(general), GENERAL_WEIGHT)
-    weight = np.concatenate([np.full(size, value, np.float32) for size, value in parts])
-    experts, questions, _ = data.shifts.shape
-    if questions:
-        named = data.features[queries].mean(axis=0) + data.shifts.reshape(experts * questions, -1)
-        mapped = np.concatenate([mapped, space.map(named)])
-        classes = np.concatenate([classes, count + np.repeat(np.arange(experts), questions)])
-        worth = np.full(experts * questions, NAME_WORTH / questions, np.float32)
-        weight = np.concatenate([weight, worth])
-    return _solve(space, mapped, classes, weight, count)
+    none = _kinds(data)
+    experts, questions, size = data.shifts.shape
+    named = data.features.mean(axis=0) + data.shifts.reshape(experts * questions, size)
+    folds = _folds(data.labels)
+    parts = (  # how many there are, and the weight of each
+        (len(data.labels), 1.0),
+        (len(data.views), VIEW_WEIGHT),
+        (len(data.general), GENERAL_WEIGHT),
+        (len(named), NAME_WORTH / max(1, questions)),
+    )
+    return _States(
+        space=space,
+        features=np.concatenate([mapped, space.map(named)]),
+        kind=np.repeat([QUERY, VIEW, SHIPPED, NAME], [count for count, _ in parts]),
+        classes=np.concatenate(
+            [
+                np.where(labels == 0, data.kinds[owner], none + labels - 1),
+                np.full(len(data.general), data.general_kind),
+                none + np.repeat(np.arange(experts), questions),
+            ]
+        ),
+        weight=np.concatenate([np.full(count, value, np.float32) for count, value in parts]),
+        fold=np.concatenate(
+            [
+                folds[owner],
+                np.arange(len(data.general)) % (1 + folds.max()),
+                np.full(len(named), ALWAYS),
+            ]
+        ),
+        none=none,
+        experts=experts,
+    )
 
 
 def _kinds(data: Training) -> int:
@@ -178,18 +227,28 @@ def _kinds(data: Training) -> int:
     return 1 + int(max(data.general_kind, *data.kinds[data.labels == 0]))
 
 
-def _solve(space: Space, mapped: Floats, classes: Labels, weight: Floats, kinds: int) -> _Rows:
-    """Rows for raw features; the first `kinds` classes are those of "none"."""
-    there, labels = np.unique(classes, return_inverse=True)  # a fold may lack a rare kind
-    none = there < kinds
+def _folds(labels: Labels) -> Labels:
+    """`[n]`: in which of a few folds a query is; every class is spread over all of them."""
+    count = max(2, min(FOLDS, int(np.bincount(labels).min())))
+    order = np.argsort(labels + np.random.default_rng(0).random(len(labels)))
+    folds = np.empty(len(labels), np.int64)
+    folds[order] = np.arange(len(labels)) % count
+    return folds
+
+
+def _rows(states: _States, seen: npt.NDArray[np.bool_]) -> _Rows:
+    """Fitted on the states that are `seen`."""
+    there, labels = np.unique(states.classes[seen], return_inverse=True)  # a rare kind may lack
+    weight = states.weight[seen]
+    none = there < states.none
     worth = np.where(none, np.bincount(labels, weight), 0)
     worth = np.where(none, BACKGROUND_WORTH * worth / worth.sum(), 1.0)
-    found = regress(mapped, labels, weight, worth)
-    weights, bias = space.rows(*found)
+    weights, bias = regress(states.features[seen], labels, weight, worth)
     # Relative to the first class.
     weights = np.concatenate([np.zeros((1, weights.shape[1]), np.float32), weights])
     bias = np.concatenate([np.zeros(1, np.float32), bias])
-    return _Rows(weights[~none], bias[~none], _placed(weights[none], bias[none], there, kinds))
+    kinds = _placed(weights[none], bias[none], there, states.none)
+    return _Rows(weights[~none], bias[~none], kinds)
 
 
 def _placed(weights: Floats, bias: Floats, there: Labels, kinds: int) -> Background:
@@ -201,24 +260,17 @@ def _placed(weights: Floats, bias: Floats, there: Labels, kinds: int) -> Backgro
     return Background(all_weights, all_bias)
 
 
-def _unseen_scores(data: Training) -> tuple[_Scores, _Scores]:
-    """Scores of every query and shipped general query, by fits that have not seen it."""
-    from sklearn.model_selection import StratifiedKFold
-
-    folds = max(2, min(FOLDS, int(np.bincount(data.labels).min())))
-    own, general = (
-        _Scores(
-            np.empty((n, len(data.shifts)), np.float32), np.empty((n, _kinds(data)), np.float32)
-        )
-        for n in (len(data.labels), len(data.general))
-    )
-    split = StratifiedKFold(folds, shuffle=True, random_state=0)
-    shipped = np.arange(len(data.general)) % folds
-    for fold, (seen, unseen) in enumerate(split.split(data.features, data.labels)):
-        rows = _rows(data, seen, np.flatnonzero(shipped != fold))
-        own.fill(unseen, data.features[unseen], rows)
-        general.fill(np.flatnonzero(shipped == fold), data.general[shipped == fold], rows)
-    return own, general
+def _unseen_scores(states: _States) -> _Scores:
+    """Scores of every state in a fold, by a fit that has not seen it."""
+    count = len(states.features)
+    experts = np.zeros((count, states.experts), np.float32)
+    kinds = np.zeros((count, states.none), np.float32)
+    for fold in range(states.fold.max() + 1):
+        unseen = states.fold == fold
+        rows = _rows(states, ~unseen)
+        experts[unseen] = states.features[unseen] @ rows.weights.T + rows.bias
+        kinds[unseen] = states.features[unseen] @ rows.kinds.weights.T + rows.kinds.bias
+    return _Scores(experts, kinds)
 
 
 def _temperature(scores: _Scores, labels: Labels) -> tuple[float, float]:

@@ -127,18 +127,19 @@ def regress_against(
     P(1) = e^s / (e^s + e^rivals), with s = features·weights + bias. `features` `[n, d]` of a
     Space; `labels` `[n]`, 0 or 1; `weight` `[n]`; `rivals` `[n]`, the others' log Σ e^score.
     """
-    features = features.astype(np.float64)  # once, and not at every product with a float64 vector
     sign, weight = 2.0 * labels - 1, STRENGTH * weight * (len(weight) / weight.sum())
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        margins = sign * (features @ parameters[:-1] + parameters[-1] - rivals)
+        scores = features @ parameters[:-1].astype(np.float32) + parameters[-1]
+        margins = sign * (scores - rivals)
         pull = -weight * sign * expit(-margins)
-        slope = np.append(features.T @ pull + parameters[:-1], pull.sum())
+        slope = np.append(pull.astype(np.float32) @ features + parameters[:-1], pull.sum())
         cost = weight @ np.logaddexp(0, -margins) + 0.5 * parameters[:-1] @ parameters[:-1]
         return float(cost), slope
 
     start = np.zeros(features.shape[1] + 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
+    options = {"ftol": 1e-6, "gtol": 1e-4, "maxiter": 200}  # as exact as single precision allows
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
     return found[:-1].astype(np.float32), float(found[-1])
 
 
