@@ -69,7 +69,7 @@ def test_a_name_helps_where_examples_are_few() -> None:
     features, truth = unseen()
     shares = {}
     for names in (False, True):
-        fits = [fit_joint(training(3, 60, seed, names)) for seed in range(4)]
+        fits = [fit_joint(training(2, 60, seed, names)) for seed in range(4)]
         shares[names] = np.mean([(decisions(f.scores(features)) == truth).mean() for f in fits])
     assert shares[True] > shares[False] + 0.02
 
