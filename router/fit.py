@@ -11,14 +11,14 @@ once: `router/joint.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.special import logsumexp  # type: ignore[import-untyped]
 
 from router.head import START, UNUSED, Background, Floats, HeadRow
+from router.question import Chosen, Part, fit_question, raw_row
 from router.solver import Labels, Space, regress_against
 from router.topics import NAME_WORTH
 from router.views import VIEW_WEIGHT
@@ -93,6 +93,7 @@ def fit_row(
     background: Background,
     general: Evidence,
     near: Floats,
+    taught: Floats,
 ) -> HeadRow:
     """The row of an expert.
 
@@ -106,16 +107,16 @@ def fit_row(
         rows: the other experts' rows, and `background`, which stay as they are.
         general: ordinary traffic.
         near: `[k, features]`, near misses: questions of many subjects, maybe of this one too.
+        taught: the same, many more of them, which only count where answers begin: they would keep
+            the expert from waiting for its part of a request.
     """
     share = 1 / (1 + len(rows))
-    none = general.start, near, counter
-    states = _start_states(own.start, hints, two_part.start, rivals, rows, none, background)
-    start = _fit_start(states, share)
-    asked = np.concatenate([own.start, two_part.start])
-    others = np.concatenate([near, counter, rivals.features])
-    pending = _fit_question(asked, general.start, others, share * FALSE_ROUTE_RATE)
-    ends = np.concatenate([own.ends, two_part.ends])
-    turn = _fit_question(ends, general.ends, near[:0], TURN_RATE)
+    none = general.start, near, taught, counter
+    raw = _start_states(own.start, hints, two_part.start, rivals, rows, none, background)
+    space, states = _in_space(raw)
+    start, states = _fit_start(space, states, share)
+    pending = _fit_pending(space, states, share)
+    turn = _fit_turn(np.concatenate([own.ends, two_part.ends]), general.ends)
     parts = (start, pending, turn)
     return HeadRow(
         np.stack([part.weights for part in parts]),
@@ -125,22 +126,14 @@ def fit_row(
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """One question: scores `f·weights + bias` are log-odds; above `margin` the answer is yes."""
-
-    weights: Floats
-    bias: float
-    margin: float
-
-
-@dataclass(frozen=True, eq=False)
 class _Start:
     """The states of one fit of `start`, those of one kind one behind the other.
 
     Attributes:
-        features: `[n, features]`.
+        features: `[n, features]`, raw or in a space.
         own: `[n]`: the share of an example that a state stands for; 0: it is none.
         group: `[n]`: OWN, GENERAL, NEAR, LATER, or RIVALS + the number of a rival.
+        request: `[n]`: whether it shows if something in a request is for the expert.
         fold: `[n]`: which fold's scores a state must not have shaped; -1: it always may.
         none: `[n]`: the background's log-odds.
         offset: `[n]`: log(e^none + Σ e^score) over the rows that are there.
@@ -150,30 +143,37 @@ class _Start:
     features: Floats
     own: Floats
     group: Labels
+    request: Chosen
     fold: Labels
     none: Floats
     offset: Floats
     best: Floats
 
-    def only(self, chosen: npt.NDArray[np.bool_]) -> _Start:
+    def only(self, chosen: Chosen) -> _Start:
         """Those chosen `[n]`."""
         return _Start(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
-def _fit_start(states: _Start, share: float) -> _Part:
-    """First with all near misses and general queries; those that turn out to be of the expert's
-    own subject are then left out. `share`: of the target rates, this expert's."""
+def _in_space(states: _Start) -> tuple[Space, _Start]:
+    """A space fitted on the states, and the states in it."""
     _, groups = np.unique(states.group, return_inverse=True)
     space, mapped = Space.fit(states.features, groups)
-    scores, weights, bias = _scores(mapped, states)
+    return space, replace(states, features=mapped)
+
+
+def _fit_start(space: Space, states: _Start, share: float) -> tuple[Part, _Start]:
+    """First with all near misses and general queries; those that turn out to be of the expert's
+    own subject are then left out: also the states that remain. `share`: of the target rates, this
+    expert's."""
+    scores, weights, bias = _scores(states)
     doubtful = _doubtful(scores, states)
     if doubtful.any():
         states = states.only(~doubtful)
-        scores, weights, bias = _scores(mapped[~doubtful], states)
+        scores, weights, bias = _scores(states)
     scale, shift = _calibrate(scores, states)
     margin = _margin(scores * scale + shift, states, share)
-    row, intercept = space.rows(weights[None], np.array([bias], np.float32))
-    return _Part(row[0] * scale, float(intercept[0]) * scale + shift, margin)
+    row, intercept = raw_row(space, weights, bias)
+    return Part(row * scale, intercept * scale + shift, margin), states
 
 
 def _start_states(
@@ -182,17 +182,18 @@ def _start_states(
     two_part: Floats,
     rivals: Rivals,
     rows: Sequence[HeadRow],
-    none: tuple[Floats, Floats, Floats],
+    none: tuple[Floats, Floats, Floats, Floats],
     background: Background,
 ) -> _Start:
-    """`none`: general queries, near misses and counter-examples."""
+    """`none`: general queries, near misses, more of them, and counter-examples."""
     named = np.concatenate([own, rivals.features, none[0]]).mean(axis=0) + hints.shifts
     kinds = [own, hints.views, named, two_part, *none, rivals.features]
-    groups = (OWN, OWN, OWN, LATER, GENERAL, NEAR, COUNTER)
+    groups = (OWN, OWN, OWN, LATER, GENERAL, NEAR, NEAR, COUNTER)
+    request = (True, False, False, True, True, True, False, True, True)
     features = np.concatenate(kinds)
     counts = [len(kind) for kind in kinds]
     folds = max(2, min(FOLDS, len(own)))
-    worth = (1.0, VIEW_WEIGHT, NAME_WORTH / max(1, len(named)), 0.0, 0.0, 0.0, 0.0, 0.0)
+    worth = (1.0, VIEW_WEIGHT, NAME_WORTH / max(1, len(named)), *[0.0] * 6)
     turns = [np.arange(count) % folds for count in counts]
     turns[1] = turns[0][hints.view_of]
     turns[2] = np.full(counts[2], -1)
@@ -203,6 +204,7 @@ def _start_states(
         features=features,
         own=np.repeat(np.array(worth, np.float32), counts),
         group=np.concatenate([np.repeat(groups, counts[:-1]), RIVALS + rivals.owner]),
+        request=np.repeat(request, counts),
         fold=np.concatenate(turns),
         none=against,
         offset=logsumexp(thresholded + margins, axis=0),
@@ -210,15 +212,15 @@ def _start_states(
     )
 
 
-def _scores(mapped: Floats, states: _Start) -> tuple[Floats, Floats, float]:
+def _scores(states: _Start) -> tuple[Floats, Floats, float]:
     """Log-odds `[n]` of each state by a fit that has not seen it (0: there is none); weights and
-    bias of a fit that has seen all, both in the space of the features `mapped` `[n, d]`. The
-    expert, nobody and each rival weigh the same."""
+    bias of a fit that has seen all. The expert, nobody and each rival weigh the same."""
+    mapped = states.features
     weight = np.where(states.group == OWN, states.own, 1.0).astype(np.float32)
     weight /= np.bincount(states.group, weight)[states.group]
     labels = (states.group == OWN).astype(np.int64)
 
-    def fit(seen: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
+    def fit(seen: Chosen) -> tuple[Floats, float]:
         return regress_against(mapped[seen], labels[seen], weight[seen], states.offset[seen])
 
     scores = np.zeros(len(labels), np.float32)
@@ -229,7 +231,7 @@ def _scores(mapped: Floats, states: _Start) -> tuple[Floats, Floats, float]:
     return scores, *fit(np.full(len(labels), True))
 
 
-def _doubtful(scores: Floats, states: _Start) -> npt.NDArray[np.bool_]:
+def _doubtful(scores: Floats, states: _Start) -> Chosen:
     """`[n]`: general queries and near misses that score like the expert's own examples; a few at
     most."""
     own, none = _examples(states), np.isin(states.group, (GENERAL, NEAR))
@@ -237,13 +239,13 @@ def _doubtful(scores: Floats, states: _Start) -> npt.NDArray[np.bool_]:
     if not own.any() or not none.any():
         return np.zeros(len(scores), bool)
     least = np.quantile(scores[none], 1 - DOUBTFUL)
-    found: npt.NDArray[np.bool_] = none & (scores > max(least, np.quantile(scores[own], 0.25)))
+    found: Chosen = none & (scores > max(least, np.quantile(scores[own], 0.25)))
     return found
 
 
-def _examples(states: _Start) -> npt.NDArray[np.bool_]:
+def _examples(states: _Start) -> Chosen:
     """`[n]`: the expert's examples themselves, without views and names."""
-    chosen: npt.NDArray[np.bool_] = (states.own == 1.0) & (states.fold >= 0)
+    chosen: Chosen = (states.own == 1.0) & (states.fold >= 0)
     return chosen
 
 
@@ -276,22 +278,19 @@ def _margin(scores: Floats, states: _Start, share: float) -> float:
     return max(0.0, *found)
 
 
-def _fit_question(yes: Floats, general: Floats, others: Floats, rate: float) -> _Part:
-    """Yes or no, with at most `rate` of unseen `general` above the margin; `others` are a no too.
-    Without an example of "yes" the answer is always no."""
-    if not len(yes) or not len(general):
-        return _Part(np.zeros(yes.shape[1], np.float32), UNUSED, 0.0)
-    features = np.concatenate([general, others, yes])
-    labels = np.repeat([0, 1], [len(general) + len(others), len(yes)])
-    weight = (1 / np.bincount(labels))[labels]
-    space, mapped = Space.fit(features, labels)
-    rivals = np.zeros(len(labels), np.float32)
-    half = np.arange(len(labels)) % 2 == 0
-    scores = np.empty(len(labels), np.float32)
-    for seen in (half, ~half):
-        weights, bias = regress_against(mapped[seen], labels[seen], weight[seen], rivals[seen])
-        scores[~seen] = mapped[~seen] @ weights + bias
-    weights, bias = regress_against(mapped, labels, weight, rivals)
-    row, intercept = space.rows(weights[None], np.array([bias], np.float32))
-    margin = max(0.0, float(np.quantile(scores[: len(general)], 1 - rate)))
-    return _Part(row[0], float(intercept[0]), margin)
+def _fit_pending(space: Space, states: _Start, share: float) -> Part:
+    """Whether something in a request is for the expert: all of it, or a later part."""
+    states = states.only(states.request)
+    asked = np.isin(states.group, (OWN, LATER))
+    rate = share * FALSE_ROUTE_RATE
+    return fit_question(space, states.features, asked, states.group == GENERAL, rate)
+
+
+def _fit_turn(ends: Floats, general: Floats) -> Part:
+    """Whether it is the expert's turn at the end of a sentence."""
+    features = np.concatenate([general, ends])
+    its = np.repeat([False, True], [len(general), len(ends)])
+    if not len(ends) or not len(general):
+        return Part(np.zeros(features.shape[1], np.float32), UNUSED, 0.0)
+    space, mapped = Space.fit(features, its.astype(np.int64))
+    return fit_question(space, mapped, its, ~its, TURN_RATE)

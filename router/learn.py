@@ -263,7 +263,8 @@ def _fit(
         rows=rows,
         background=background,
         general=Evidence(general.start, general.ends),
-        near=general.near,
+        near=general.near[general.subject == 0],
+        taught=general.near[general.subject > 0],
     )
 
 

@@ -43,10 +43,11 @@ def fit(
     rivals: Rivals = NO_RIVALS,
     rows: tuple[HeadRow, ...] = (),
     near: Floats = NOTHING.start,
+    taught: Floats = NOTHING.start,
     counter: Floats = NOTHING.start,
     background: Background = NO_KINDS,
 ) -> HeadRow:
-    return fit_row(own, hints, two_part, counter, rivals, rows, background, general, near)
+    return fit_row(own, hints, two_part, counter, rivals, rows, background, general, near, taught)
 
 
 def share(scores: Floats) -> float:
@@ -149,3 +150,12 @@ def test_a_row_competes_with_the_background_that_is_there() -> None:
     assert routed(row, draw(3000)) < 2 * FALSE_ROUTE_RATE
     blind = fit(own(30), general=general(300), near=draw(60, OTHER))
     assert routed(blind, draw(500, TOPIC)) < routed(row, draw(500, TOPIC)) - 0.1
+
+
+def test_questions_of_other_subjects_are_not_routed_and_keep_no_request_from_waiting() -> None:
+    subject = 0.8 * TOPIC + OTHER
+    plain = fit(own(30), two_part(60), general(300))
+    told = fit(own(30), two_part(60), general(300), taught=draw(200, subject))
+    assert share(plain.scores("start", draw(500, subject))) > 0.3
+    assert share(told.scores("start", draw(500, subject))) < 0.1
+    assert share(told.scores("pending", draw(500, WAITING))) > 0.8
