@@ -7,9 +7,8 @@ alone, and to the whole system, whose routing errors count; and to other servers
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -22,6 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import experts.starter
+from experts.starter.evaluation import Question, load_questions, scorer
 from server.commands.client import CommandError, checked, with_session
 from server.workers.starters import GROUP
 
@@ -33,15 +33,6 @@ GENERAL_TOKENS = 48
 """How much of an answer to a general question is looked at for calls of experts."""
 GENERAL_FILE = Path(experts.starter.__file__).parent / "general_questions.txt"
 ALL = "all"
-
-
-@dataclass(frozen=True)
-class Question:
-    """One line of an expert's `evaluation.jsonl`. `operation` is its kind."""
-
-    messages: list[dict[str, str]]
-    answer: str
-    operation: str
 
 
 @dataclass(frozen=True)
@@ -149,9 +140,7 @@ async def _others(against: Sequence[str]) -> AsyncIterator[list[Contestant]]:
 async def _rows(
     point: EntryPoint, questions: list[Question], contestants: Sequence[Contestant]
 ) -> list[Row]:
-    is_correct: Callable[[str, str], bool] = importlib.import_module(
-        f"{point.module}.{point.name}.answers"
-    ).is_correct
+    is_correct = scorer(f"{point.module}.{point.name}")
     right: dict[str, list[bool]] = {}
     for contestant in contestants:
         texts = await _each(
@@ -222,15 +211,6 @@ async def _writers(session: aiohttp.ClientSession, question: str) -> list[str]:
         answer = await checked(response)
     models = dict.fromkeys(segment["model"] for segment in answer["trivium"]["segments"])
     return [model for model in models if model != "meta"]
-
-
-def load_questions(folder: Path) -> list[Question]:
-    """The evaluation set of an expert's folder; empty if it has none."""
-    path = folder / "evaluation.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Question(**json.loads(line)) for line in lines if line.strip()]
 
 
 def _spread(items: list[T], limit: int | None) -> list[T]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from experts.starter.evaluation import Question
 from router.background import general_queries
 from server.commands import starter
 from server.commands.client import CommandError
-from server.commands.starter import GENERAL_FILE, Question
+from server.commands.starter import GENERAL_FILE
 from tests.fakes import says
 from tests.server.conftest import World
 from tests.server.relay.test_dispatch import CALL
