@@ -19,7 +19,6 @@ from experts.starter.arithmetic.data import (
     examples,
     follow_up,
 )
-from experts.starter.arithmetic.evaluate import load_questions
 from experts.starter.arithmetic.phrasing import ask
 from experts.starter.arithmetic.problems import (
     Number,
@@ -30,6 +29,7 @@ from experts.starter.arithmetic.problems import (
     percentage,
     subtract,
 )
+from experts.starter.evaluation import load_questions
 
 
 def value(expression: str) -> Fraction:
@@ -169,7 +169,7 @@ def test_follow_ups_start_from_the_result_before() -> None:
 
 
 def test_shipped_questions_are_what_the_code_writes() -> None:
-    lines = load_questions()
+    lines = load_questions(arithmetic_folder())
     assert len(lines) == 640
     written = list(questions.evaluation())
     assert [line.messages for line in lines] == [line["messages"] for line in written]
