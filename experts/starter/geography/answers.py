@@ -10,6 +10,7 @@ from experts.starter.geography.facts import facts, fold
 _DECLINES = re.compile(
     r"\b(no|not|\w+n't|never|only know|unknown|fictional|invented|unsure)\b", re.I
 )
+_CODE = re.compile(r"\b[A-Z]{2,3}\b")
 
 
 def is_correct(text: str, answer: str) -> bool:
@@ -22,7 +23,8 @@ def is_correct(text: str, answer: str) -> bool:
     | "Hungary" | names this country and no other |
     | "any of: Germany; France" | names at least two of these countries and no other |
     | "Hungary: Austria; Serbia", "Iceland: none" | names all of these neighbours and no other |
-    | "Budapest", "+36", "HU; HUN" | contains one of these as it stands (names: in any case) |
+    | "Budapest", "+36" | contains it (names: in any case) |
+    | "HU; HUN", "euro; EUR" | contains one of these, and no other code |
     """
     if answer == "none":
         return bool(_DECLINES.search(text))
@@ -38,29 +40,38 @@ def is_correct(text: str, answer: str) -> bool:
         expected = set() if neighbours == "none" else set(neighbours.split("; "))
         said = bool(expected) or bool(_DECLINES.search(text))
         return said and named - {country} == expected
-    if fold(answer) in known:
+    if known.get(fold(answer)):
         return named == {known[fold(answer)]}
-    return any(_contains(text, value) for value in answer.split("; "))
+    values = answer.split("; ")
+    return any(_contains(text, value) for value in values) and not _wrong_codes(text, values)
 
 
 def _contains(text: str, value: str) -> bool:
-    if re.fullmatch(r"[A-Z]{2,3}", value):  # a code: "in" is not India's
-        return bool(re.search(rf"\b{value}\b", text))
+    if _CODE.fullmatch(value):  # "in" is not India's
+        return value in _CODE.findall(text)
     return bool(re.search(rf"(?<![\w+]){re.escape(fold(value))}(?!\w| ?\d)", fold(text)))
+
+
+def _wrong_codes(text: str, values: list[str]) -> bool:
+    """Where codes are asked for: whether the text has others."""
+    if not any(map(_CODE.fullmatch, values)):
+        return False
+    return bool({*_CODE.findall(text)} - {"ISO", *_CODE.findall(" ".join(values))})
 
 
 def _countries_in(text: str) -> set[str]:
     """The countries and territories that a text names, by their canonical names."""
-    return {_names()[name] for name in _pattern().findall(fold(text))}
+    return {_names()[name] for name in _pattern().findall(fold(text))} - {""}
 
 
 @cache
 def _names() -> dict[str, str]:
-    """Canonical names by every other name, both folded alike."""
-    known = {fold(territory.name): territory.name for territory in facts().territories}
+    """Canonical names by every other name, folded; "" for capitals ("Port of Spain")."""
+    known = {fold(country.capital): "" for country in facts().countries}
+    known |= {fold(territory.name): territory.name for territory in facts().territories}
     for country in facts().countries:
-        for name in (*country.aliases, country.name):
-            if len(name) > 2 and "." not in name and name not in ("the US", "Republic of China"):
+        for name in (*country.aliases, country.official, country.name):
+            if len(name) > 2 and "." not in name and name != "the US":  # "us" is a word
                 known[fold(name).removeprefix("the ")] = country.name
     return known
 
@@ -68,5 +79,5 @@ def _names() -> dict[str, str]:
 @cache
 def _pattern() -> re.Pattern[str]:
     """Any of the names; the longest that fits, as "Niger" is in "Nigeria"."""
-    longest = sorted(_names(), key=len, reverse=True)
+    longest = sorted(filter(None, _names()), key=len, reverse=True)
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest))})\b")

@@ -39,6 +39,8 @@ class Country:
     """ "the " or ""."""
     aliases: tuple[str, ...]
     """Other names that people use, some with their article."""
+    official: str
+    """The long name with its article, "the Republic of Austria", or ""."""
     capital: str
     continent: str
     currency: Currency | None

@@ -14,7 +14,7 @@ from experts.starter.geography.sampling import (
     sample_kind,
     unknown_country,
 )
-from experts.starter.geography.statements import DIRECT, Kind, Statement, about, borders
+from experts.starter.geography.statements import DIRECT, DIRECT_OF, Kind, Statement, about, borders
 from experts.starter.shapes import Item
 from experts.starter.wording import disturb
 
@@ -78,8 +78,8 @@ def _later(earlier: Statement, random: Random) -> Question:
         return _border(country, BORDER_TOO, random)
     if earlier.kind in DIRECT:
         if random.random() < 0.08:
-            statement, asked = unknown_country(earlier.kind, random)
-            return _question(random.choice(SAME), asked[0], statement, random)
+            statement, names = unknown_country(earlier.kind, random)
+            return _question(random.choice(SAME), names[0], statement, random)
         other = random.choice(facts().countries)
         said = about(earlier.kind, other)
         return _question(random.choice(SAME), named(other, random), said, random)
@@ -95,7 +95,8 @@ def _about_same(kind: Kind, country: Country, random: Random) -> Question:
     """Another question about the country of the earlier one."""
     if kind != "borders" and random.random() < 0.2:
         return _border(country, BORDER, random)
-    other = random.choice([other for other in DIRECT if other != kind])
+    known = DIRECT_OF.get(kind, kind)
+    other = random.choice([other for other in DIRECT if other != known])
     return _question(random.choice(ITS), random.choice(NOUNS[other]), about(other, country), random)
 
 

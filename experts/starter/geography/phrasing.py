@@ -115,7 +115,8 @@ ASKS: dict[Kind, tuple[str, ...]] = {
     ),
     "calling-of": (
         "{} is whose calling code?", "Which country has the calling code {}?",
-        "What country is {}?", "which country code is {} on the phone?", "{} phone code which country",
+        "What country is {}?", "which country code is {} on the phone?",
+        "{} phone code which country", "phone code {} is which country",
         "I got a call from {}. Which country is that?", "Whose dialling code is {}?",
         "Which country does the phone prefix {} belong to?", "country calling code {}?",
         "what country has the dialing code {}", "{} is the calling code of which country?",
@@ -155,9 +156,11 @@ def ask(kind: Kind, *asked: str, random: Random) -> str:
 def named(country: Country, random: Random) -> str:
     """A country as people write it: mostly by its name, now and then by another."""
     chance = random.random()
-    if chance < 0.22 and country.aliases:
+    if chance < 0.25 and country.aliases:
         name = random.choice(country.aliases)
-    elif chance < 0.3 and country.article:
+    elif chance < 0.3 and country.official:
+        name = country.official
+    elif chance < 0.4:
         name = country.name
     else:
         name = str(country)

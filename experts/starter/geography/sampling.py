@@ -89,13 +89,14 @@ def sample_kind(kind: Kind, random: Random) -> Question:
 def question_of(statement: Statement, asked: tuple[str, ...], random: Random) -> Question:
     """A question that names `asked`, and `statement` as its answer."""
     text = ask(statement.kind, *asked, random=random)
-    short, begun = "", ()
+    short, begun = "", list[str]()
     if statement.kind in SHORT:
         short = SHORT[statement.kind].format(*asked)
     if statement.brief:
         before = statement.sentence.removesuffix(statement.brief).rstrip()
-        begun = (before, f"{capitalised(short)} is")
-    item = Item(disturb(text, random), statement.sentence, short, begun, statement.brief)
+        begun = [before, f"{capitalised(short)} is"]
+    question, answer = disturb(text, random), statement.sentence
+    item = Item(question, answer, short, tuple(begun), statement.brief)
     return Question(text, item, statement)
 
 
@@ -133,7 +134,7 @@ def unknown_country(kind: Kind, random: Random) -> tuple[Statement, tuple[str, .
 
 _UNKNOWN: dict[Kind, Callable[[Random], tuple[str, str]]] = {
     "capital-of": lambda random: (random.choice(facts().cities), NO_CAPITAL),
-    "currency-of": lambda random: (random.choice(unknown.MONEY), NO_CURRENCY),
+    "currency-of": lambda random: (unknown.currency(random), NO_CURRENCY),
     "code-of": lambda random: (unknown.code(random), NO_CODE),
     "calling-of": lambda random: (random.choice(facts().unassigned), NO_CALLING),
     "domain-of": lambda random: (unknown.domain(random), NO_DOMAIN),

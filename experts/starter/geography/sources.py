@@ -42,15 +42,19 @@ Pair = frozenset[str]
 """Two places, by their ISO 3166 alpha-2 codes (XK: Kosovo)."""
 GONE = {"AN", "CS"}
 """Entries of GeoNames that are no countries any more."""
-TERRITORIES = frozenset(
-    "AI AQ AS AW AX BL BM BQ BV CC CK CW CX EH FK FO GF GG GI GL GP GS GU HK HM IM IO JE KY MF MO"
-    " MP MQ MS NC NF NU PF PM PN PR RE SH SJ SX TC TF TK UM VG VI WF YT".split()
-)
+TERRITORIES = frozenset((
+    "AI", "AQ", "AS", "AW", "AX", "BL", "BM", "BQ", "BV", "CC", "CK", "CW", "CX", "EH", "FK",
+    "FO", "GF", "GG", "GI", "GL", "GP", "GS", "GU", "HK", "HM", "IM", "IO", "JE", "KY", "MF",
+    "MO", "MP", "MQ", "MS", "NC", "NF", "NU", "PF", "PM", "PN", "PR", "RE", "SH", "SJ", "SX",
+    "TC", "TF", "TK", "UM", "VG", "VI", "WF", "YT",
+))  # fmt: skip
 """What ISO 3166 lists besides the 193 members of the UN, Kosovo, Palestine, Taiwan, the Vatican."""
 NAMES = {"PS": "Palestine", "TL": "Timor-Leste", "VA": "Vatican City"}
 RENAMED = {"KZ": "Astana"}
 """Capitals that GeoNames' cities know by a newer name than its table of countries."""
-WITH_ARTICLE = frozenset("AE BS CD CF CG DO GB GM KM MH MV NL PH SB SC US".split())
+WITH_ARTICLE = frozenset((
+    "AE", "BS", "CD", "CF", "CG", "DO", "GB", "GM", "KM", "MH", "MV", "NL", "PH", "SB", "SC", "US",
+))  # fmt: skip
 NOT_OF_ISO = {"Kosovo": "XK", "Somaliland": "SO", "N. Cyprus": "CY", "Baikonur": "KZ"}
 """Natural Earth's areas without an ISO number, and the country they are counted to."""
 REGIONS = {"Africa": {"AF"}, "Asia": {"AS"}, "Europe": {"EU"}, "Oceania": {"OC"}} | {
@@ -61,13 +65,15 @@ CONTINENTS = {
     "SA": "South America",
 }  # fmt: skip
 ALIASES = {
-    "AE": "UAE", "BA": "Bosnia", "CD": "DR Congo|DRC|the DRC|Congo-Kinshasa|Democratic Republic of Congo",
-    "CG": "Congo-Brazzaville|Congo Republic|Republic of Congo", "CI": "Cote d'Ivoire", "CV": "Cape Verde",
+    "AE": "UAE", "BA": "Bosnia",
+    "CD": "DR Congo|DRC|the DRC|Congo-Kinshasa|Democratic Republic of Congo",
+    "CG": "Congo-Brazzaville|Congo Republic|Republic of Congo", "CI": "Cote d'Ivoire",
+    "CV": "Cape Verde",
     "CZ": "Czech Republic|the Czech Republic", "GB": "UK|the UK|Great Britain|Britain|U.K.",
     "KN": "St Kitts and Nevis|St Kitts", "KP": "DPRK", "KR": "Republic of Korea",
     "LC": "St Lucia", "MK": "Macedonia", "MM": "Burma", "NL": "Holland", "PG": "PNG",
     "RU": "Russian Federation", "ST": "Sao Tome", "SY": "Syrian Arab Republic", "SZ": "Swaziland",
-    "TL": "East Timor", "TR": "Turkiye|Türkiye", "TT": "Trinidad", "TW": "Republic of China",
+    "TL": "East Timor", "TR": "Turkiye|Türkiye", "TT": "Trinidad",
     "US": "USA|the USA|US|the US|United States of America|America|the States|U.S.",
     "VA": "Vatican|the Vatican|Holy See|the Holy See", "VC": "St Vincent|Saint Vincent",
 }  # fmt: skip
@@ -97,13 +103,14 @@ def collect(map_file: Path) -> dict[str, Any]:
 def _country(row: dict[str, Any], other: dict[str, Any], borders: _Borders) -> Country:
     code = row["iso"]
     entry = pycountry.countries.get(alpha_2=code)
-    name = _name(row)
+    name, official = _name(row), getattr(entry, "official_name", "")
     return Country(
         alpha2=code if entry else "",
         alpha3=row["iso3"] if entry and entry.alpha_3 == row["iso3"] else "",
         name=name,
         article="the " if code in WITH_ARTICLE else "",
         aliases=tuple(_aliases(code, name)),
+        official=f"the {official.removeprefix('the ')}" if official else "",
         capital=_capital(row, other),
         continent=_continent(row, other),
         currency=_currency(row),
@@ -139,8 +146,6 @@ def _aliases(code: str, name: str) -> Iterator[str]:
     entry = pycountry.countries.get(alpha_2=code)
     given = [Locale("en").territories.get(code, ""), *ALIASES.get(code, "").split("|")]
     given += [getattr(entry, key, "") for key in ("name", "common_name")]
-    official = getattr(entry, "official_name", "").removeprefix("the ")
-    given.append(f"the {official}" if official else "")
     seen = {fold(name), "congo"}  # there are two
     for alias in given:
         plain = alias.replace("St. ", "Saint ").replace(" & ", " and ").replace("’", "'")
@@ -189,6 +194,7 @@ def _calling(row: dict[str, Any]) -> str:
     theirs = phonenumbers.country_code_for_region(row["iso"])
     if theirs == 1 and row["phone"].startswith("+1-"):
         region = phonenumbers.PhoneMetadata.metadata_for_region(row["iso"])
+        assert region is not None  # it has a country code
         single = ours and re.fullmatch(region.leading_digits or "", ours[2])
         return f"+1 {ours[2]}" if ours and single else "+1"
     return f"+{theirs}" if ours and ours[1] == str(theirs) and not ours[2] else ""

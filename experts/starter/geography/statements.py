@@ -18,9 +18,14 @@ DIRECT: tuple[Kind, ...] = (
 """Kinds of questions about a country that is named."""
 REVERSE: tuple[Kind, ...] = ("capital-of", "currency-of", "code-of", "calling-of", "domain-of")
 """Kinds of questions for the country that something belongs to."""
+DIRECT_OF: dict[Kind, Kind] = {
+    "capital-of": "capital", "currency-of": "currency", "code-of": "codes",
+    "calling-of": "calling", "domain-of": "domain",
+}  # fmt: skip
+"""Each reverse kind and the direct one about the same facts."""
 NO_COUNTRY = "There is no country of that name that I know of."
 NO_CAPITAL = "It is not the capital of any country that I know of."
-NO_CURRENCY = "There is no currency of that name that I know of."
+NO_CURRENCY = "I know of no country that uses a currency of that name."
 NO_CODE = "There is no country with that code that I know of."
 NO_CALLING = "There is no country with that calling code that I know of."
 NO_DOMAIN = "There is no country with that internet domain that I know of."
@@ -71,7 +76,8 @@ def _said(kind: Kind, country: Country) -> tuple[str, str, str] | None:
         value = country.capital
     elif kind == "currency" and currency:
         value = f"the {currency.name} ({currency.code})"
-        return f"the currency of {name} is {value}.", f"{value}.", currency.name
+        expected = f"{currency.name}; {currency.code}"
+        return f"the currency of {name} is {value}.", f"{value}.", expected
     elif kind == "codes" and country.alpha3:
         value = f"{country.alpha2} and {country.alpha3}"
         expected = f"{country.alpha2}; {country.alpha3}"
@@ -118,7 +124,7 @@ def owner(kind: Kind, value: str, countries: Sequence[Country]) -> Statement:
     if len(countries) > 1:
         expected = f"any of: {'; '.join(country.name for country in countries)}"
     owners = _owners(countries)
-    brief, sentence = f"{owners}.", f"{value} is the {NOUNS[_DIRECT_OF[kind]]} of {owners}."
+    brief, sentence = f"{owners}.", f"{value} is the {NOUNS[DIRECT_OF[kind]]} of {owners}."
     if kind == "code-of":
         sentence = f"{value} is the ISO code of {owners}."
     only = countries[0] if len(countries) == 1 else None
@@ -144,12 +150,6 @@ def currency_owner(asked: str, countries: Sequence[Country]) -> Statement:
 def _owners(countries: Sequence[Country]) -> str:
     names = listed(str(country) for country in countries[:AMONG])
     return f"several countries, among them {names}" if len(countries) > AMONG else names
-
-
-_DIRECT_OF: dict[Kind, Kind] = {
-    "capital-of": "capital", "currency-of": "currency", "code-of": "codes",
-    "calling-of": "calling", "domain-of": "domain",
-}  # fmt: skip
 
 
 def listed(names: Iterable[str]) -> str:

@@ -27,12 +27,13 @@ ENDINGS = (
     "gal", "rus", "den", "lia", "nesia", "guay", "wana", "bar", "pore", "laysia", "nda", "mbia",
 )  # fmt: skip
 BEFORE = ("New ", "North ", "South ", "East ", "West ", "Upper ", "Saint ", "the Republic of ")
-MONEY = (
-    "florin", "guilder", "drachma", "blorint", "zorin", "talon", "galleon", "septim", "kredit",
-    "ducat", "denga", "thaler", "escalin", "marko", "lirin", "peseta", "solari", "bison", "gelden",
-)  # fmt: skip
-"""Words for money that is not, or no longer, the currency of a country."""
-RESERVED = frozenset("AC AN AP BU CP CS DD DG EA EU EZ FX IC NT SU TA TP UK UN XK YU ZR".split())
+MONEY_ENDINGS = ("t", "n", "r", "on", "in", "ar", "el", "do", "ka", "int", "ule", "ing", "ente")
+FORMER_MONEY = ("drachma", "peseta", "thaler", "ducat", "talent", "galleon", "kredit", "groschen")
+"""No longer, or never, the currency of a country."""
+RESERVED = frozenset((
+    "AC", "AN", "AP", "BU", "CP", "CS", "DD", "DG", "EA", "EU", "EZ", "FX", "IC", "NT", "SU",
+    "TA", "TP", "UK", "UN", "XK", "YU", "ZR",
+))  # fmt: skip
 """Codes that ISO 3166 keeps for areas that are no country of today."""
 
 
@@ -64,9 +65,18 @@ def _invented(random: Random) -> str:
 def _taken() -> frozenset[str]:
     """Every known name with up to two letters left out: what a typo makes of it."""
     known = facts()
-    names = [name for c in known.countries for name in (c.name, *c.aliases) if len(name) > 2]
+    names = [
+        name for c in known.countries for name in (c.name, c.official, *c.aliases) if len(name) > 2
+    ]
     names += [territory.name for territory in known.territories]
     return frozenset().union(*map(_variants, names))
+
+
+@cache
+def _taken_money() -> frozenset[str]:
+    known = (country.currency for country in facts().countries)
+    words = [word for money in known if money for word in (money.word, money.code)]
+    return frozenset().union(*map(_variants, words))
 
 
 def _variants(name: str) -> frozenset[str]:
@@ -74,6 +84,17 @@ def _variants(name: str) -> frozenset[str]:
     letters = re.sub(r"^(the|republic of) ", "", fold(name)).replace(" ", "")
     kept = range(max(1, len(letters) - (2 if len(letters) > 6 else 1)), len(letters) + 1)
     return frozenset("".join(part) for size in kept for part in combinations(letters, size))
+
+
+def currency(random: Random) -> str:
+    """A word for money that no country uses, nor one that differs from such a word by a typo."""
+    if random.random() < 0.2:
+        return random.choice(FORMER_MONEY)
+    while True:
+        start = (random.choice(ONSETS) + random.choice(MIDDLES)).lower()
+        name = start + random.choice(MONEY_ENDINGS)
+        if not _variants(name) & _taken_money():
+            return name
 
 
 def code(random: Random) -> str:
