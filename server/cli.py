@@ -221,12 +221,16 @@ def starter_evaluate(
     limit: Annotated[
         int | None, typer.Option(help="Only N problems of each, evenly spaced.")
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Ask another server too: NAME=URL or NAME=URL#MODEL."),
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
 ) -> None:
-    """Exact-match accuracy: the meta alone, the expert alone, the whole system."""
+    """Exact answers: the meta alone, the expert alone, the whole system; and wrong calls."""
     from server.commands import starter as starter_command
 
-    starter_command.evaluate(url, limit, json_out)
+    starter_command.evaluate(url, limit, against or (), json_out)
 
 
 @bench_app.command("kernel")
