@@ -98,16 +98,19 @@ def _said(kind: Kind, country: Country) -> tuple[str, str, str] | None:
 
 
 def borders(country: Country, other: Country) -> Statement:
-    """Whether two countries share a land border: first all neighbours, then the verdict."""
+    """Whether two countries share a land border: all neighbours, then whether the other is one.
+
+    The other's name stands right before the verdict, where a small model finds it in the list.
+    """
     if country.neighbours is None:
-        return replace(about("neighbours", country), kind="borders")
+        return replace(about("neighbours", country), kind="borders", brief="")
+    known = _neighbours(country)
     if not country.neighbours:
-        verdict, expected = "so no", "no"
+        sentence, expected = f"{known}, so no.", "no"
     elif other.name in country.neighbours:
-        verdict, expected = f"so yes, it borders {other}", "yes"
+        sentence, expected = f"{known}. {capitalised(str(other))} is one of them, so yes.", "yes"
     else:
-        verdict, expected = f"so no, it does not border {other}", "no"
-    sentence = f"{_neighbours(country)}, {verdict}."
+        sentence, expected = f"{known}. {capitalised(str(other))} is not one of them, so no.", "no"
     return Statement("borders", str(country), capitalised(sentence), expected, country=country)
 
 
