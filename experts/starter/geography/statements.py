@@ -108,9 +108,9 @@ def borders(country: Country, other: Country) -> Statement:
     if not country.neighbours:
         sentence, expected = f"{known}, so no.", "no"
     elif other.name in country.neighbours:
-        sentence, expected = f"{known}. {capitalised(str(other))} is one of them, so yes.", "yes"
+        sentence, expected = f"{known}. {capitalised(str(other))} is a neighbour, so yes.", "yes"
     else:
-        sentence, expected = f"{known}. {capitalised(str(other))} is not one of them, so no.", "no"
+        sentence, expected = f"{known}. {capitalised(str(other))} is not a neighbour, so no.", "no"
     return Statement("borders", str(country), capitalised(sentence), expected, country=country)
 
 
