@@ -184,6 +184,9 @@ def test_every_sentence_is_judged_right_and_only_for_its_question(kind: Kind) ->
         ("Spain borders Portugal, so no", "yes", False),
         ("", "yes", False),
         ("There is no such country.", "none", True),
+        ("Wakanda has no land borders.", "none", False),
+        ("Wakanda is a fictional country.", "none", True),
+        ("I don't know.", "none", True),
         ("The capital of Wakanda is Birnin Zana.", "none", False),
     ],
 )

@@ -7,8 +7,11 @@ from functools import cache
 
 from experts.starter.geography.facts import facts, fold
 
+_NEGATES = re.compile(r"\b(no|not|\w+n't|none|never)\b", re.I)
 _DECLINES = re.compile(
-    r"\b(no|not|\w+n't|never|only know|unknown|fictional|invented|unsure)\b", re.I
+    r"\bno (such|country|currency|capital)\b|\bnot (sure|aware|real|an?|the capital)\b"
+    r"|(n't|\bnot) (exist|know|aware)|\bonly know\b|\b(unknown|fictional|invented|unsure)\b",
+    re.I,
 )
 _CODE = re.compile(r"\b[A-Z]{2,3}\b")
 
@@ -38,7 +41,7 @@ def is_correct(text: str, answer: str) -> bool:
     country, colon, neighbours = answer.partition(": ")
     if colon:
         expected = set() if neighbours == "none" else set(neighbours.split("; "))
-        said = bool(expected) or bool(_DECLINES.search(text))
+        said = bool(expected) or bool(_NEGATES.search(text))
         return said and named - {country} == expected
     if known.get(fold(answer)):
         return named == {known[fold(answer)]}
