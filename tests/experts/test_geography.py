@@ -185,6 +185,7 @@ def test_every_sentence_is_judged_right_and_only_for_its_question(kind: Kind) ->
         ("", "yes", False),
         ("There is no such country.", "none", True),
         ("Wakanda has no land borders.", "none", False),
+        ("Gaast borders Peru. Spain is not a neighbour, so no.", "none", False),
         ("Wakanda is a fictional country.", "none", True),
         ("I don't know.", "none", True),
         ("The capital of Wakanda is Birnin Zana.", "none", False),

@@ -9,7 +9,7 @@ from experts.starter.geography.facts import facts, fold
 
 _NEGATES = re.compile(r"\b(no|not|\w+n't|none|never)\b", re.I)
 _DECLINES = re.compile(
-    r"\bno (such|country|currency|capital)\b|\bnot (sure|aware|real|an?|the capital)\b"
+    r"\bno (such|country|currency|capital)\b|\bnot (sure|aware|real|a country|the capital)\b"
     r"|(n't|\bnot) (exist|know|aware)|\bonly know\b|\b(unknown|fictional|invented|unsure)\b",
     re.I,
 )
