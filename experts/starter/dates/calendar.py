@@ -73,7 +73,9 @@ def leap_year(year: int) -> Problem:
     verdict = "is" if yes else "is not"
     sentence = f"{'Yes' if yes else 'No'}, {year} {verdict} a leap year: {reason}."
     answer = "yes" if yes else "no"
-    return Problem("leap year", f"leap year {year}", (), sentence, answer, shared_out=year % 100 != 0)
+    return Problem(
+        "leap year", f"leap year {year}", (), sentence, answer, shared_out=year % 100 != 0
+    )
 
 
 def days_of_month(year: int, month: int) -> Problem:

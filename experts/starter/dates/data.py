@@ -21,7 +21,7 @@ OTHERS = (
     "capital of Kenya", "which country uses the forint?", "Which currency does Japan use?",
     "What is the calling code of Tokyo?", "What is the molar mass of H2O?", "atomic number of iron",
     "what is the formula of table salt", "oxidation state of sulfur in H2SO4",
-    "who lives in Lagos?", "Who was born in 1879?", "What happened in 1989?", "tell me about Moscow",
+    "who lives in Lagos?", "Who was born in 1879?", "What happened in 1989?", "tell me of Moscow",
 )  # fmt: skip
 
 

@@ -10,10 +10,15 @@ from random import Random
 from experts.starter.dates import plans, sampling
 from experts.starter.dates.clocks import DAY
 from experts.starter.dates.cron import Cron, draw_cron, to_cron
-from experts.starter.dates.phrasing import write_clock, write_count, write_date, write_zone
+from experts.starter.dates.phrasing import (
+    Case,
+    write_clock,
+    write_count,
+    write_date,
+    write_zone,
+)
 from experts.starter.dates.problems import Problem
-from experts.starter.dates.sampling import Case
-from experts.starter.dates.spans import shift, shifted_weekday
+from experts.starter.dates.spans import Unit, shift, shifted_weekday
 from experts.starter.wording import disturb
 
 AGAIN = (
@@ -109,15 +114,15 @@ def _weekday_later(random: Random) -> Pair:
     case = sampling.sample_training(random, "weekday")
     start = case.fields["day"]
     assert isinstance(start, date)
-    unit = random.choice(("day", "week"))
+    unit: Unit = random.choice(("day", "week"))
     count = random.randint(1, 40 if unit == "day" else 10)
     question = random.choice(LATER).format(write_count(count, unit, random))
-    return case, question, shifted_weekday(start, count, unit)  # type: ignore[arg-type]
+    return case, question, shifted_weekday(start, count, unit)
 
 
 def _between(random: Random) -> Pair:
     """The same span in weeks, or a span from the same day to another."""
-    start = sampling.draw_day(random)
+    start = sampling.draw_start(random)
     case = sampling.between(start, sampling.draw_later(start, random))
     if random.random() < 0.4:
         days = int(case.problem.answer.split()[0])

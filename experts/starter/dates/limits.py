@@ -36,7 +36,7 @@ TODAY = (
     " today", "What was the date yesterday?", "How many days are there until {day}?", "What date is"
     " it in {count}?", "what date was it {count} ago", "what is the current week number?", "How old"
     " am I if I was born on {day}?", "How long ago was {day}?", "days since {day}", "days until"
-    " {day}", "how many days left this year?", "Which ISO week is it now?", "what day of the week is"
+    " {day}", "how many days left this year?", "Which ISO week is it now?", "what weekday is"
     " it", "Is this year a leap year?", "what is the date next Monday?", "what month is it", "how"
     " many days until my birthday on {day}?", "what year is it?", "{count} from now?", "What date"
     " will it be {count} from today?", "how many weeks until {day}",

@@ -156,7 +156,8 @@ class Case:
             for name, value in self.fields.items()
         }
         question = random.choice(FORMS[self.form]).format(**written)
-        short, begun = "", ()
+        short = ""
+        begun: tuple[str, ...] = ()
         if shorts := SHORTS.get(self.form):
             short = random.choice(shorts).format(**written)
             begun = tuple(form.format(short[0].upper() + short[1:]) for form in BEGUN[:2])
@@ -207,8 +208,9 @@ def write_clock(minutes: int, random: Random) -> str:
     hour, minute = divmod(minutes % DAY, 60)
     half, of_twelve = "am" if hour < 12 else "pm", (hour - 1) % 12 + 1
     full = f"{hour:02d}:{minute:02d}"
-    forms = [full, full, f"{hour}:{minute:02d}", f"{of_twelve}:{minute:02d} {half}",
-             f"{of_twelve}:{minute:02d}{half}", f"{of_twelve}:{minute:02d} {half.upper()}"]  # fmt: skip
+    short = f"{of_twelve}:{minute:02d}"
+    forms = [full, full, f"{hour}:{minute:02d}"]
+    forms += [f"{short} {half}", f"{short}{half}", f"{short} {half.upper()}"]
     if minute == 0:
         forms += [f"{of_twelve} {half}", f"{of_twelve}{half}"]
         forms += {0: ["midnight"], 12: ["noon"]}.get(hour, [])

@@ -22,8 +22,8 @@ FOLDER = Path(__file__).parent
 EVALUATION_SEED, EXAMPLES_SEED = 20_261_123, 7
 EVALUATION_COUNTS: dict[Operation, int] = {
     "weekday": 80,
-    "leap year": 40,
-    "day of the year": 50,
+    "leap year": 30,
+    "day of the year": 60,
     "ISO week": 60,
     "adding": 80,
     "between": 60,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 from random import Random
 
 from experts.starter.dates import calendar, cron, plans
@@ -152,6 +152,12 @@ def draw_shift(random: Random) -> tuple[int, Unit]:
     return (-count if random.random() < 0.35 else count), unit
 
 
+def draw_start(random: Random) -> date:
+    """A date that is followed by a year within range."""
+    day = draw_day(random)
+    return day if day.year < LAST_YEAR else day.replace(year=LAST_YEAR - 1)
+
+
 def draw_later(start: date, random: Random) -> date:
     """A date after `start`: half of them in the same year, few of them many years later."""
     chance = random.random()
@@ -216,7 +222,7 @@ def _adding(random: Random) -> Case:
 def _between(random: Random) -> Case:
     if random.random() < 0.1:
         return days_in_weeks(random.randint(8, 999))
-    start = draw_day(random)
+    start = draw_start(random)
     return between(start, draw_later(start, random))
 
 

@@ -123,9 +123,7 @@ def _by_years(start: date, count: int) -> tuple[date, list[str]]:
     return _to_existing_day(start.year + count, start.month, start.day, list(total.inner))
 
 
-def _to_existing_day(
-    year: int, month: int, day: int, steps: list[str]
-) -> tuple[date, list[str]]:
+def _to_existing_day(year: int, month: int, day: int, steps: list[str]) -> tuple[date, list[str]]:
     """The day of that number, or the month's last; the month's length goes before it."""
     length = days_in(year, month)
     end = date(year, month, min(day, length))
