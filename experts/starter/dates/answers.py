@@ -17,7 +17,7 @@ _DATE = re.compile(
     rf"|{_MONTH} (?P<day2>\d{{1,2}})(?:st|nd|rd|th)?,? (?P<year2>\d{{4}})",
     re.I,
 )
-_CLOCK = re.compile(r"\b(\d{1,2}):(\d\d)\s*([ap]\.?m\b)?", re.I)
+_CLOCK = re.compile(r"(?<![-+−\d])(\d{1,2}):(\d\d)\s*([ap]\.?m\b)?", re.I)
 _CRON = re.compile(r"(?<![^\s`\"'])[\d*/,-]+(?: [\d*/,-]+){4}(?![^\s`\"'.])")
 _WEEKS = re.compile(r"(\d+) weeks?(?:,? and (\d+) days?)?")
 
@@ -51,7 +51,7 @@ def _yes_or_no(text: str) -> bool | None:
 
 
 def _date(text: str) -> date | None:
-    """The last date in `text`, or None; the first of two that are equated is not the last."""
+    """The last date in `text`, or None where there is none or no such day."""
     found = list(_DATE.finditer(text))
     if not found:
         return None
