@@ -135,7 +135,7 @@ def test_days_between_as_numpy_counts_them() -> None:
 
 
 def test_times_as_zoneinfo_converts_them() -> None:
-    keys = {key.rpartition("/")[2].replace("_", " "): key for key in facts._zone_keys()}
+    keys = {key.rpartition("/")[2].replace("_", " "): key for key in facts.zone_keys()}
     places = [name for name in facts.fixed_zones() if name in keys]
     random = Random(6)
     for _ in range(300):

@@ -46,5 +46,13 @@ def out_of_range(random: Random) -> Item:
             return item
 
 
-SUBJECT = Subject(draw, follow_up, out_of_range, NOT_DATES, leads=LEADS, others=OTHERS)
+SUBJECT = Subject(
+    draw,
+    follow_up,
+    out_of_range,
+    NOT_DATES,
+    leads=LEADS,
+    others=OTHERS,
+    weights={"plain": 0.52, "follow_up": 0.1, "declined": 0.07},
+)
 examples = shapes.examples(SUBJECT)

@@ -52,14 +52,14 @@ def parse_offset(text: str) -> int:
 
 
 def read_tzdata() -> dict[str, str]:
-    """What `zones.txt` should hold: places of `zone.tab` and abbreviations, with their offsets.
+    """What `zones.txt` should hold: places and abbreviations, with their offsets.
 
     A place has the last part of its zone's name. An abbreviation has an offset if it means the same
     wherever it is used.
     """
     found: dict[str, str] = {}
     abbreviations: dict[str, set[int]] = defaultdict(set)
-    for key in _zone_keys():
+    for key in zone_keys():
         seen = _offsets(key)
         offsets = set().union(*seen.values())
         name = key.rpartition("/")[2].replace("_", " ")
@@ -79,12 +79,26 @@ def _lines() -> Iterator[tuple[str, str]]:
         yield name, offset
 
 
-def _zone_keys() -> list[str]:
-    table = files("tzdata").joinpath("zoneinfo/zone.tab").read_text(encoding="utf-8")
-    keys = [line.split("\t")[2] for line in table.splitlines() if not line.startswith("#")]
-    return [key for key in keys if key.partition("/")[0] in REGIONS]
+def zone_keys() -> list[str]:
+    """tzdata's zones, one for each country and way of keeping time: "America/Sao_Paulo".
+
+    Of several that are the same from now on, the one of `zonenow.tab`, or else the first.
+    """
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for country, _, key in _table("zone.tab"):
+        if key.partition("/")[0] in REGIONS:
+            alike[country, repr(sorted(_offsets(key).items()))].append(key)
+    current = {key for _, _, key in _table("zonenow.tab")}
+    return [next((key for key in keys if key in current), keys[0]) for keys in alike.values()]
 
 
+def _table(name: str) -> list[list[str]]:
+    """The rows of one of tzdata's tables: countries, coordinates, zone."""
+    text = files("tzdata").joinpath("zoneinfo", name).read_text(encoding="utf-8")
+    return [line.split("\t")[:3] for line in text.splitlines() if not line.startswith("#")]
+
+
+@cache
 def _offsets(key: str) -> dict[str, set[int]]:
     """The offsets in minutes that a zone has week by week, by the abbreviation in force."""
     with files("tzdata").joinpath("zoneinfo", *key.split("/")).open("rb") as file:

@@ -15,13 +15,13 @@ from experts.starter.dates.problems import FIRST_YEAR, LAST_YEAR, MONTHS, Operat
 from experts.starter.dates.spans import MOST_YEARS, Unit, days_between, shift, shifted_weekday
 
 MIX: dict[Operation, float] = {
-    "weekday": 0.17,
+    "weekday": 0.15,
     "leap year": 0.06,
     "day of the year": 0.08,
     "ISO week": 0.11,
-    "adding": 0.20,
-    "between": 0.14,
-    "time zone": 0.12,
+    "adding": 0.19,
+    "between": 0.13,
+    "time zone": 0.16,
     "cron to English": 0.06,
     "English to cron": 0.06,
 }
@@ -176,9 +176,9 @@ def draw_later(start: date, random: Random) -> date:
 def draw_zone(random: Random) -> Zone:
     """A place or an abbreviation, an offset, or one of the zones that are asked for most."""
     chance = random.random()
-    if chance < 0.3:
+    if chance < 0.2:
         return Zone(random.choice(FAMILIAR))
-    if chance < 0.5:
+    if chance < 0.35:
         hours = random.randint(-11, 13)
         return Zone(write_offset(60 * hours + random.choices(OFFSETS, weights=(7, 2, 1))[0]))
     return Zone(random.choice(list(fixed_zones())))
@@ -227,7 +227,7 @@ def _between(random: Random) -> Case:
 
 
 def _time_zone(random: Random) -> Case:
-    if random.random() < 0.15:
+    if random.random() < 0.4:
         zone = Zone(random.choice(list(fixed_zones())))
         return Case(offset_of(zone), "offset of", {"zone": zone.name})
     while True:
