@@ -184,7 +184,7 @@ def test_plans_name_what_the_expression_names() -> None:
         cron = draw_cron(random)
         plan = plans.write_plan(cron, random)
         named = {name for name in WEEKDAYS if name in plan}
-        if re.fullmatch(r"[0-6](,[0-6])?", cron.weekday):
+        if re.fullmatch(r"[0-6](,[0-6])*", cron.weekday):
             assert named == {WEEKDAYS[int(number)] for number in cron.weekday.split(",")}
         elif cron.weekday == "*":
             assert not named

@@ -102,7 +102,9 @@ def _days(random: Random) -> dict[str, str]:
         first = random.randrange(0, 6)
         return {"weekday": f"{first}-{random.randrange(first + 1, 7)}"}
     if kind == "list":
-        return {"weekday": ",".join(map(str, sorted(random.sample(range(7), 2))))}
+        return {
+            "weekday": ",".join(map(str, sorted(random.sample(range(7), random.choice((2, 2, 3))))))
+        }
     if kind == "date":
         return {"day": str(random.randint(1, 28)), "month": str(random.randint(1, 12))}
     if kind == "month":

@@ -30,7 +30,7 @@ TOO_FAR = "I can add at most {day} days, {week} weeks, {month} months or {year} 
     **sampling.MOST
 )
 TOO_LONG = f"I can count the days of at most {MOST_YEARS} years."
-NO_CRON = "I only know cron expressions of five simple fields, and this is none of them."
+NO_CRON = "I only know cron expressions of five simple fields of numbers."
 TODAY = (
     "What is today's date?", "what day is it today?", "which weekday is tomorrow?", "whats the date"
     " today", "What was the date yesterday?", "How many days are there until {day}?", "What date is"
@@ -214,6 +214,7 @@ def _other_cron(random: Random) -> tuple[str, str]:
         f"{random.randint(60, 99)} {' '.join(fields[1:])}",
         f"{fields[0]} {random.randint(24, 59)} {' '.join(fields[2:])}",
         f"0 {random.randrange(24)} L * *",
+        f"0 {random.randrange(24)} * * {random.choice(('MON', 'SAT,SUN', 'MON-FRI', 'WED,FRI'))}",
         f"0 {random.randrange(24)} * * {random.randint(1, 7)}#{random.randint(1, 5)}",
         f"0 {random.randrange(24)} {random.randint(1, 28)}W * *",
     ))  # fmt: skip

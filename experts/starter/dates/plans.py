@@ -86,6 +86,11 @@ def _weekdays(field: str, random: Random) -> str:
     names = [WEEKDAYS[int(number)] for number in field.split(",")]
     if len(names) == 1:
         return random.choice((f"every {names[0]}", f"on {names[0]}s", f"on {names[0]}"))
-    listed = " and ".join(names)
-    plural = " and ".join(f"{name}s" for name in names)
+    listed = _listed(names)
+    plural = _listed([f"{name}s" for name in names])
     return random.choice((f"every {listed}", f"on {plural}", f"on {listed}"))
+
+
+def _listed(names: list[str]) -> str:
+    """ "Monday, Wednesday and Friday"."""
+    return f"{', '.join(names[:-1])} and {names[-1]}"
