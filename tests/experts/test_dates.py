@@ -199,6 +199,10 @@ def test_workings_as_written() -> None:
         "15 March 2024 is a Friday."
     )
     assert shift(date(2024, 1, 31), 1, "month").answer == "2024-02-29"
+    assert shift(date(2024, 1, 31), -13, "month").working == (
+        "2024-01-31 - 13 months\n13=1×12+1\n01-1+12=12\n2024-1-1=2022\n2022 common 12: 31, 31\n"
+        "13 months before 31 January 2024 is 31 December 2022."
+    )
     assert shift(date(2024, 2, 29), -1, "year").answer == "2023-02-28"
     assert shift(date(2023, 12, 31), 1, "day").working == (
         "2023-12-31 + 1 day, common\n31+1=32\n12: 32-31=1\n2024 leap\n01: 1\n"

@@ -111,6 +111,15 @@ def count_in_year(day: date) -> str:
     return f"{days_before(day.year, day.month):03d}+{day.day:02d}={day_of_year(day):03d}"
 
 
+def count_to_end_of_year(day: date) -> str:
+    """ "31-03=28 214+28=242": what is left of the month, and with the months after it."""
+    length = days_in(day.year, day.month)
+    left = length - day.day
+    year = 366 if is_leap(day.year) else 365
+    after = year - days_before(day.year, day.month) - length
+    return f"{length}-{day.day:02d}={left:02d} {after:03d}+{left:02d}={after + left:03d}"
+
+
 def date_of_number(year: int, number: int) -> Problem:
     """The date of a day of the year: the month in which it falls, and what is left."""
     day = date(year, 1, 1) + timedelta(days=number - 1)
@@ -132,7 +141,7 @@ def iso_week(day: date) -> Problem:
     steps = (
         f"{request}, {kind_of(day.year)}",
         *weekday_steps(day),
-        f"{weekday(day)}, Thursday {thursday}, {kind_of(thursday.year)}",
+        f"{weekday(day)} {(thursday - day).days:+d}: Thursday {thursday}, {kind_of(thursday.year)}",
         count_in_year(thursday),
         f"{tens:02d}={first}×7+{rest} {rest}{ones}={second}×7+{left}"
         f" {first}{second}+{int(left > 0)}={week:02d}",

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from typing import Literal
 
 from experts.starter.arithmetic.problems import Number, add, subtract
-from experts.starter.dates.calendar import count_in_year, weekday_steps
+from experts.starter.dates.calendar import count_in_year, count_to_end_of_year, weekday_steps
 from experts.starter.dates.problems import (
     Problem,
     counted,
@@ -104,14 +104,17 @@ def _month_before(year: int, month: int) -> tuple[int, int]:
 
 
 def _by_months(start: date, count: int) -> tuple[date, list[str]]:
-    """The month's number, brought back to 1…12 by whole years."""
-    years, index = divmod(start.month - 1 + count, 12)
-    year, month = start.year + years, index + 1
-    sign, back = ("+", "-") if count > 0 else ("-", "+")
-    whole = abs(years)
+    """Whole years and months; a month beyond 1…12 is brought back by one more year."""
+    years, rest = divmod(abs(count), 12)
+    sign, back = ("+", "-12") if count > 0 else ("-", "+12")
+    total = start.month + (rest if count > 0 else -rest)
+    more = not 1 <= total <= 12
+    month = (total - 1) % 12 + 1
+    year = start.year + (years + more if count > 0 else -years - more)
     steps = [
-        f"{start.month:02d}{sign}{abs(count)}{back}{12 * whole}={month:02d}",
-        f"{start.year}{sign}{whole}={year}",
+        f"{abs(count)}={years}×12+{rest}",
+        f"{start.month:02d}{sign}{rest}{back if more else ''}={month:02d}",
+        f"{start.year}{sign}{years}{sign}{int(more)}={year}",
     ]
     return _to_existing_day(year, month, start.day, steps)
 
@@ -138,14 +141,15 @@ def days_between(start: date, end: date) -> Problem:
     """
     request = f"days from {start} to {end}"
     first, last = day_of_year(start), day_of_year(end)
-    counts = [f"{day.year} {kind_of(day.year)} {count_in_year(day)}" for day in (start, end)]
+    names = [f"{day.year} {kind_of(day.year)}" for day in (start, end)]
+    ending = f"{names[1]} {count_in_year(end)}"
     if start.year == end.year:
-        steps = [*counts, *subtract(Number(last), Number(first)).inner]
+        steps = [f"{names[0]} {count_in_year(start)}", ending]
+        steps += subtract(Number(last), Number(first)).inner
     else:
-        length = DAYS_IN_YEAR + is_leap(start.year)
-        left = length - first
-        counts[0] += f" {length}-{first:03d}={left:03d}"
-        steps = [*counts, *add(Number(left), Number(last)).inner]
+        left = DAYS_IN_YEAR + is_leap(start.year) - first
+        steps = [f"{names[0]} {count_to_end_of_year(start)}", ending]
+        steps += add(Number(left), Number(last)).inner
         if end.year > start.year + 1:
             between, line = _days_of_years(start.year + 1, end.year)
             steps += [line, *add(Number(between), Number(left + last)).inner]
