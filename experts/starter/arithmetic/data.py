@@ -7,26 +7,12 @@ from random import Random
 from experts.starter import shapes
 from experts.starter.arithmetic import sampling
 from experts.starter.arithmetic.phrasing import ASKS, TERM, ask, write_expression
-from experts.starter.arithmetic.problems import Number, Problem, add, divide, multiply, subtract
+from experts.starter.arithmetic.problems import Problem
 from experts.starter.shapes import Item, Subject
 
 BEYOND = "That is beyond what I can compute reliably."
 NOT_ARITHMETIC = "I can only help with arithmetic."
 BEGUN = ("The answer is {} =", "{} =", "{} is", "{} equals", "{}:")
-PLUS_FORMS = (
-    "now add {}", "add {} to that", "plus {}?", "and plus {}?", "and if I add {}?", "+ {}",
-    "and {} more?",
-)  # fmt: skip
-MINUS_FORMS = (
-    "minus {}?", "now subtract {}", "and take away {}", "and minus {}?", "- {}", "less {}?",
-)  # fmt: skip
-TIMES_FORMS = (
-    "and times {}?", "times {}", "now multiply that by {}", "multiply it by {}", "* {}",
-    "what about {} times that?",
-)  # fmt: skip
-OVER_FORMS = (
-    "divided by {}?", "now divide that by {}", "and divided by {}", "/ {}", "split that by {}",
-)  # fmt: skip
 NAMES = {"+": "The sum of", "-": "The difference between", "×": "The product of"}
 
 
@@ -46,29 +32,8 @@ def _item(problem: Problem, random: Random) -> Item:
 
 def follow_up(random: Random) -> tuple[Item, Item]:
     """A question, and one that goes on from its result: "and times three?"."""
-    while True:
-        earlier = sampling.sample_training(random)
-        if earlier.answer.isdigit() and len(earlier.answer) <= sampling.MAX_DIGITS:
-            request, problem = _next_step(int(earlier.answer), random)
-            if problem.for_training():
-                return _item(earlier, random), Item(request, problem.working)
-
-
-def _next_step(result: int, random: Random) -> tuple[str, Problem]:
-    """A follow-up request on `result`, and the problem that it means."""
-    number = random.randint(2, 99) if random.random() < 0.7 else random.randint(100, 9999)
-    small = random.randint(2, 12) if random.random() < 0.7 else random.randint(13, 99)
-    value, term = Number(result), Number(number)
-    kinds: list[tuple[tuple[str, ...], int, Problem]] = [
-        (PLUS_FORMS, number, add(value, term)),
-        (MINUS_FORMS, number, subtract(value, term)),
-    ]
-    if 0 < result < 1000:
-        kinds.append((TIMES_FORMS, small, multiply(result, small)))
-    if small <= result < 100_000:
-        kinds.append((OVER_FORMS, small, divide(result, small)))
-    forms, operand, problem = random.choice(kinds)
-    return random.choice(forms).format(write_expression(str(operand), random)), problem
+    earlier, request, problem = sampling.sample_follow_up(random, Problem.for_training)
+    return _item(earlier, random), Item(request, problem.working)
 
 
 def out_of_range(random: Random) -> Item:

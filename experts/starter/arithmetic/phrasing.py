@@ -56,6 +56,20 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "I leave a {a}% tip on a bill of {b}. How much is the tip?",
     ),
 }  # fmt: skip
+PLUS_FORMS = (
+    "now add {}", "add {} to that", "plus {}?", "and plus {}?", "and if I add {}?", "+ {}",
+    "and {} more?",
+)  # fmt: skip
+MINUS_FORMS = (
+    "minus {}?", "now subtract {}", "and take away {}", "and minus {}?", "- {}", "less {}?",
+)  # fmt: skip
+TIMES_FORMS = (
+    "and times {}?", "times {}", "now multiply that by {}", "multiply it by {}", "* {}",
+    "what about {} times that?",
+)  # fmt: skip
+OVER_FORMS = (
+    "divided by {}?", "now divide that by {}", "and divided by {}", "/ {}", "split that by {}",
+)  # fmt: skip
 SIGNS: dict[str, tuple[str, ...]] = {
     "+": ("+", "+", "+", "plus", "plus"),
     "-": ("-", "-", "-", "−", "–", "minus", "minus"),

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from experts.starter.arithmetic.phrasing import (
+    MINUS_FORMS,
+    OVER_FORMS,
+    PLUS_FORMS,
+    TIMES_FORMS,
+    write_expression,
+)
 from experts.starter.arithmetic.problems import (
     Number,
     Operation,
@@ -44,6 +51,19 @@ def sample_evaluation(random: Random, operation: Operation) -> Problem:
         problem = sample(random, operation)
         if problem.for_evaluation() and problem.operation == operation:
             return problem
+
+
+def sample_follow_up(
+    random: Random, wanted: Callable[[Problem], bool]
+) -> tuple[Problem, str, Problem]:
+    """A training problem, a request that goes on from its result, and the `wanted` problem that
+    this means."""
+    while True:
+        earlier = sample_training(random)
+        if earlier.answer.isdigit() and len(earlier.answer) <= MAX_DIGITS:
+            request, problem = _next_step(int(earlier.answer), random)
+            if wanted(problem):
+                return earlier, request, problem
 
 
 def sample(random: Random, operation: Operation | None = None) -> Problem:
@@ -138,6 +158,22 @@ def _two_step(random: Random) -> Problem:
     if kind == 4:
         return two_step(f"{a} × {c} - {b}", multiply(a, c), subtract(Number(a * c), y))
     return two_step(f"{b} + {a} × {c}", multiply(a, c), add(y, Number(a * c)))
+
+
+def _next_step(result: int, random: Random) -> tuple[str, Problem]:
+    number = random.randint(2, 99) if random.random() < 0.7 else random.randint(100, 9999)
+    small = random.randint(2, 12) if random.random() < 0.7 else random.randint(13, 99)
+    value, term = Number(result), Number(number)
+    kinds: list[tuple[tuple[str, ...], int, Problem]] = [
+        (PLUS_FORMS, number, add(value, term)),
+        (MINUS_FORMS, number, subtract(value, term)),
+    ]
+    if 0 < result < 1000:
+        kinds.append((TIMES_FORMS, small, multiply(result, small)))
+    if small <= result < 100_000:
+        kinds.append((OVER_FORMS, small, divide(result, small)))
+    forms, operand, problem = random.choice(kinds)
+    return random.choice(forms).format(write_expression(str(operand), random)), problem
 
 
 _SAMPLERS: dict[Operation, Callable[[Random], Problem]] = {
