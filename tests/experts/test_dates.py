@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from itertools import islice
 from random import Random
@@ -25,6 +26,7 @@ from experts.starter.dates.follow_ups import draw_pair
 from experts.starter.dates.phrasing import FORMS, SHORTS, Case, write_date
 from experts.starter.dates.problems import WEEKDAYS, Problem
 from experts.starter.dates.spans import Unit, days_between, shift, shifted_weekday
+from experts.starter.evaluation import load_questions
 from experts.starter.tokenizer import MAX_LENGTH, build_tokenizer
 
 EQUATION = re.compile(r"\d+(?:[-+×]\d+)*=\d+(?:[-+×]\d+)*")
@@ -316,6 +318,7 @@ def shipped_questions() -> list[dict[str, Any]]:
 def test_shipped_questions_are_what_the_code_writes() -> None:
     lines = shipped_questions()
     assert lines == list(questions.evaluation())
+    assert [asdict(question) for question in load_questions(questions.FOLDER)] == lines
     assert len(lines) >= 500
     assert sum(line["operation"] == "follow-up" for line in lines) >= 80
     asked = ["\n".join(message["content"] for message in line["messages"]) for line in lines]
