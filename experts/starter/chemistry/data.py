@@ -57,7 +57,7 @@ OTHERS = (
 def draw(random: Random) -> Item:
     """A question within range, in a wording that is not kept for evaluation, and its answer."""
     problem = sampling.sample_training(random)
-    while kept_wording(item := item_of(problem, random)):
+    while kept_wording((item := item_of(problem, random)).question):
         pass
     return item
 
@@ -69,18 +69,19 @@ def item_of(problem: Problem, random: Random) -> Item:
     return Item(ask(problem, random), problem.working, noun(problem, random), begun)
 
 
-def kept_wording(item: Item) -> bool:
-    """Whether a question's wording is kept for evaluation, by a hash of its text."""
-    return zlib.crc32(item.question.encode()) % WORDING_SHARE == 0
+def kept_wording(*questions: str) -> bool:
+    """Whether the wording of a question, or of two in a row, is kept for evaluation, by a hash."""
+    return zlib.crc32("\n".join(questions).encode()) % WORDING_SHARE == 0
 
 
 def follow_up(random: Random) -> tuple[Item, Item]:
     """A question, and a later one that only makes sense after it; nothing kept for evaluation."""
     while True:
-        earlier, later, question = conversation(random)
-        item = Item(question, later.working)
-        if not (earlier.for_evaluation() or later.for_evaluation() or kept_wording(item)):
-            return item_of(earlier, random), item
+        first, later, question = conversation(random)
+        earlier = item_of(first, random)
+        kept = first.for_evaluation() or later.for_evaluation()
+        if not kept and not kept_wording(earlier.question, question):
+            return earlier, Item(question, later.working)
 
 
 def conversation(random: Random) -> tuple[Problem, Problem, str]:
@@ -112,10 +113,12 @@ def _its_property(random: Random) -> tuple[Problem, Problem, str]:
     earlier = (
         problems.element_by(kind, element)
         if kind == "by number"
-        else _property(kind, element, element.symbol if kind == "element" else element.name)
+        else problems.property_of(
+            kind, element, element.symbol if kind == "element" else element.name
+        )
     )
     wanted: Kind = random.choice([k for k in ITS if k in first and k != kind])
-    later = _property(wanted, element, element.name)
+    later = problems.property_of(wanted, element, element.name)
     return earlier, later, _its(wanted, random)
 
 
@@ -125,7 +128,7 @@ def _its_mass(random: Random) -> tuple[Problem, Problem, str] | None:
     compound = earlier.compound
     assert compound is not None
     later = problems.molar_mass(compound, compound.formula)
-    return later and (earlier, later, _its("molar mass", random))
+    return (earlier, later, _its("molar mass", random)) if later else None
 
 
 def _state_in_it(random: Random) -> tuple[Problem, Problem, str] | None:
@@ -138,14 +141,13 @@ def _state_in_it(random: Random) -> tuple[Problem, Problem, str] | None:
     later = problems.oxidation_state(compound, symbol, compound.formula)
     if later is None or later.answer == earlier.answer:
         return None
-    forms = ("and the oxidation state of {} in it?", "what's the oxidation state of {} there?")
+    forms: tuple[str, ...] = (
+        "and the oxidation state of {} in it?",
+        "what's the oxidation state of {} there?",
+    )
     if earlier.kind == "oxidation":
         forms = ("and that of {}?", "and {}?", "and the {}?", "and {} in it?")
     return earlier, later, random.choice(forms).format(later.x)
-
-
-def _property(kind: Kind, element: Element, asked: str) -> Problem:
-    return problems.property_of(kind, element, asked)
 
 
 def _its(kind: Kind, random: Random) -> str:
@@ -154,7 +156,7 @@ def _its(kind: Kind, random: Random) -> str:
 
 def out_of_range(random: Random) -> Item:
     """What does not exist, or is too heavy, or nothing that the expert knows of a substance."""
-    while kept_wording(item := _out_of_range(random)):
+    while kept_wording((item := _out_of_range(random)).question):
         pass
     return item
 

@@ -71,7 +71,7 @@ NOUNS: dict[Kind, tuple[str, ...]] = {
     ),
     "oxidation": (
         "the oxidation state of {x} in {y}", "the oxidation number of {x} in {y}",
-        "{x}'s oxidation state in {y}", "the oxidation state of {x} of {y}",
+        "{x}'s oxidation state in {y}", "the oxidation state that {x} has in {y}",
     ),
 }  # fmt: skip
 """What is asked for, as a noun phrase."""
@@ -121,7 +121,8 @@ ASKS: dict[Kind, tuple[str, ...]] = {
         "Is {x} an s, p, d or f block element?", "what block does {x} belong to",
     ),
     "place": (
-        "Which element is in group {x} and period {y}?", "What element is in group {x}, period {y}?",
+        "Which element is in group {x} and period {y}?",
+        "What element is in group {x}, period {y}?",
         "Which element stands in period {y}, group {x}?", "group {x} period {y} element",
     ),
     "electronegativity": (

@@ -29,7 +29,7 @@ MAX_MASS, MAX_ELEMENTS = 1000, 5
 @dataclass(frozen=True)
 class Problem:
     """One problem. `x` and `y` are what the question names (an element, a compound), `working` the
-    whole answer, ending in a sentence with `answer`; `compound` is what it is about, if anything."""
+    whole answer, ending in a sentence with `answer`; `compound` is what it is about, if any."""
 
     kind: Kind
     x: str
@@ -219,36 +219,46 @@ differ."""
 
 
 def _state(formula: str, symbol: str, charge: int) -> tuple[int, str] | None:
-    """The one element without a fixed state: what O, F and halogens take, less what H gives.
-
-    "SO4 2-: O 4×2=8, 8-2=6". Fixed are F -1, O -2, H +1 and, without oxygen, halogens -1.
+    """An element's state in a molecule or ion: fixed, or what O, F and halogens take less what H
+    gives. "SO4 2-: O 4×2=8, 8-2=6".
     """
-    atoms = counts(formula)
-    fixed = {"F": 1} if "F" in atoms else {"O": 2} if "O" in atoms else {}
-    if not {"O", "F"} & set(atoms) or formula in ("COCl2", "SOCl2", "SO2Cl2"):
-        fixed |= {"Cl": 1, "Br": 1} if "Cl" in atoms and "I" in atoms else {"Cl": 1, "Br": 1, "I": 1}
-    takes = [(s, n, fixed[s]) for s, n in atoms.items() if s in fixed]
-    hydrogen = atoms.get("H", 0)
-    unknown = [s for s in atoms if s not in fixed and s != "H"]
-    organic = {"C", "H"} <= set(atoms) and formula not in ("HCO3", "H2CO3")
-    if formula in UNRULY or organic or unknown != [symbol] or not (takes or hydrogen):
+    atoms, taken = counts(formula), _fixed(formula)
+    label = str(Ion("", formula, charge)) if charge else formula
+    unknown = [s for s in atoms if s not in taken and s != "H"]
+    if symbol == "O" and formula in ("H2O2", "O2"):
+        return -1, f"{label}: peroxide"
+    if formula in UNRULY:
         return None
-    steps = [f"{s} {n}×{taken}={n * taken}" for s, n, taken in takes]
+    if symbol in taken or symbol == "H":
+        return (1 if symbol == "H" else -taken[symbol]), label
+    organic = {"C", "H"} <= set(atoms) and formula not in ("HCO3", "H2CO3")
+    if organic or unknown != [symbol] or len(atoms) == 1:
+        return None
+    amounts = {s: n * taken[s] for s, n in atoms.items() if s in taken}
+    hydrogen = atoms.get("H", 0)
+    state = sum(amounts.values()) - hydrogen + charge
+    steps = [f"{s} {atoms[s]}×{taken[s]}={amount}" for s, amount in amounts.items()]
     steps += [f"H {hydrogen}"] if hydrogen else []
-    state = sum(n * taken for _, n, taken in takes) - hydrogen + charge
-    amounts = [str(n * taken) for _, n, taken in takes]
-    if charge > 0 or not takes:
-        amounts.insert(0, str(charge))
-    signed = "+".join(amounts) + (f"-{hydrogen}" if hydrogen else "")
-    signed += f"{charge}" if charge < 0 else ""
-    if not signed.isdigit():
-        steps.append(f"{signed}={state}")
+    positive = [str(charge)] * (charge > 0 or not amounts) + [str(a) for a in amounts.values()]
+    negative = [f"-{hydrogen}"] * (hydrogen > 0) + [str(charge)] * (charge < 0)
+    if len(positive) + len(negative) > 1:
+        steps.append(f"{'+'.join(positive)}{''.join(negative)}={state}")
+    each, rest = divmod(state, atoms[symbol])
     if atoms[symbol] > 1:
-        if state % atoms[symbol]:
-            return None
-        steps.append(f"{state}/{atoms[symbol]}={state // atoms[symbol]}")
-    label = f"{formula}" if not charge else str(Ion("", formula, charge))
-    return state // atoms[symbol], f"{label}: {', '.join(steps)}"
+        steps.append(f"{state}/{atoms[symbol]}={each}")
+    return None if rest else (each, f"{label}: {', '.join(steps)}")
+
+
+def _fixed(formula: str) -> dict[str, int]:
+    """What the atoms of a molecule or ion with a fixed negative state take: F 1, else O 2, and
+    halogens 1 where they are the outer ones."""
+    atoms = counts(formula)
+    if "F" in atoms:
+        return {"F": 1}
+    halogens = {"Cl": 1, "Br": 1} if {"Cl", "I"} <= set(atoms) else {"Cl": 1, "Br": 1, "I": 1}
+    if "O" not in atoms:
+        return halogens
+    return {"O": 2, "Cl": 1} if formula in ("COCl2", "SOCl2", "SO2Cl2") else {"O": 2}
 
 
 def _columns(values: list[int]) -> str:

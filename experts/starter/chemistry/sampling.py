@@ -12,7 +12,7 @@ from experts.starter.chemistry.facts import Compound, Element, facts
 from experts.starter.chemistry.formulas import counts
 from experts.starter.chemistry.ions import ANIONS, CATIONS, Ion, salt_formula, salt_name
 from experts.starter.chemistry.phrasing import OF_ELEMENT
-from experts.starter.chemistry.problems import Kind, Problem
+from experts.starter.chemistry.problems import Kind, Problem, kept
 
 MIX: dict[Kind, float] = {
     "symbol": 0.05, "element": 0.05, "number": 0.05, "by number": 0.05, "mass": 0.06,
@@ -32,8 +32,9 @@ H2 N2 O2 F2 Cl2 Br2 I2 P4 S8 P4O10 P4O6 NaAlO2 BaTiO3 LiCoO2 LiFePO4 MgSiO3 CaSi
 """
 """Formulas that are typed in another way than the facts', and others: only their mass is asked."""
 BEYOND = (
-    "the melting point of {x}", "the boiling point of {x}", "the density of {x}", "the price of {x}",
-    "the discoverer of {x}", "the half-life of {x}", "the solubility of {x}", "the pH of {x}",
+    "the melting point of {x}", "the boiling point of {x}", "the density of {x}",
+    "the price of {x}", "the discoverer of {x}", "the half-life of {x}", "the solubility of {x}",
+    "the pH of {x}",
     "the crystal structure of {x}", "the enthalpy of formation of {x}", "the structure of {x}",
     "the reaction of {x} with water", "the colour of {x}", "the smell of {x}", "the pKa of {x}",
     "a synthesis of {x}", "the CAS number of {x}", "the ionization energy of {x}",
@@ -183,12 +184,14 @@ def _oxidation(random: Random, kind: Kind) -> Problem | None:
 
 
 _SAMPLERS: dict[Kind, Callable[[Random, Kind], Problem | None]] = {
-    kind: _property for kind in ("symbol", "element", *OF_ELEMENT)
-} | {
-    "by number": _element_by, "place": _element_by, "by configuration": _element_by,
-    "formula": _formula, "name": _name, "ion": _ion, "charge": _ion, "molar mass": _molar_mass,
+    **dict.fromkeys(("symbol", "element", *OF_ELEMENT), _property),
+    **dict.fromkeys(("by number", "place", "by configuration"), _element_by),
+    **dict.fromkeys(("ion", "charge"), _ion),
+    "formula": _formula,
+    "name": _name,
+    "molar mass": _molar_mass,
     "oxidation": _oxidation,
-}  # fmt: skip
+}
 
 
 def invented_name(random: Random) -> str:
@@ -250,7 +253,7 @@ def _unknown(kind: Kind, asked: str, answer: str) -> Problem:
 
 def beyond(random: Random) -> str:
     """A noun phrase for what the expert does not know of a substance that exists."""
-    chosen = random.choice((element(random).name, compound(random).name, compound(random).formula))
-    return random.choice(BEYOND).format(x=chosen)
-
-
+    while kept(chosen := compound(random)):
+        pass
+    name = random.choice((element(random).name, chosen.name, chosen.formula))
+    return random.choice(BEYOND).format(x=name)
