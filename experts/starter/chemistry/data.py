@@ -7,7 +7,6 @@ from random import Random
 
 from experts.starter import shapes
 from experts.starter.chemistry import problems, sampling
-from experts.starter.chemistry.facts import Element
 from experts.starter.chemistry.formulas import counts
 from experts.starter.chemistry.phrasing import FRAMES, LEADS, OF_ELEMENT, ask, noun, typed
 from experts.starter.chemistry.problems import Kind, Problem
