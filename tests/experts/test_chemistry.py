@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from decimal import Decimal
-from itertools import islice, product
+from itertools import islice, pairwise, product
 from random import Random
 
 import pytest
@@ -49,16 +50,28 @@ def molar_mass(formula: str) -> Decimal:
     )
 
 
+def value(expression: str) -> Decimal:
+    text = re.sub(r"\d+(?:\.\d+)?", lambda n: f"Decimal('{n[0]}')", expression.replace("×", "*"))
+    result: Decimal = eval(text, {"Decimal": Decimal})
+    return result
+
+
 def check(problem: Problem) -> None:
     """Every equation of a working holds, every column carries on, the last line says the answer."""
-    for left, right in re.findall(
-        r"(?<![\d.×+/-])([-\d.+×/]*\d[+×/-][-\d.+×/]*)=(-?[\d.]+)", problem.working
+    equations = re.findall(r"(?<![\w.×+/=-])[\d.+×/-]+(?:=[\d.+×/-]+)+", problem.working)
+    for equation in equations:
+        sides = equation.rstrip(".").split("=")
+        for left, right in pairwise(sides):
+            assert value(left) == value(re.match(r"-?[\d.]+", right)[0]), equation  # type: ignore[index]
+    if (
+        problem.kind == "molar mass"
+        and problem.compound
+        and len(atoms(problem.compound.formula)) > 1
     ):
-        numbers = re.sub(r"\d+(?:\.\d+)?", lambda n: f"Decimal('{n[0]}')", left.replace("×", "*"))
-        assert eval(numbers, {"Decimal": Decimal}) == Decimal(right), problem.working
-    for columns in re.findall(r"^(?:[\d+]+=\d\d ?){6}$", problem.working, re.M):
-        carries = [int(column[-4]) for column in columns.split()]
-        assert carries == [0, *(int(column[-2]) for column in columns.split()[:-1])]
+        columns = problem.working.split("\n")[-2].split()
+        assert len(columns) == 6
+        carries = [int(column.split("=")[0][-1]) for column in columns]
+        assert carries == [0, *(int(column[-2]) for column in columns[:-1])]
     assert is_correct(problem.working, problem.answer), problem.working
 
 
@@ -131,11 +144,12 @@ def test_the_checker_notices_faults() -> None:
     for right, wrong in (
         ("18.015 g", "18.016 g"),
         ("1+9+1=11", "1+9+1=12"),
+        ("0+9+1=10", "0+9+2=11"),
         ("=002.016", "=002.017"),
     ):
         assert right in water.working
         with pytest.raises(AssertionError):
-            check(Problem("molar mass", "H2O", water.answer, water.working.replace(right, wrong)))
+            check(replace(water, working=water.working.replace(right, wrong)))
 
 
 def test_workings_as_written() -> None:
@@ -151,8 +165,9 @@ def test_workings_as_written() -> None:
     assert mass is not None
     assert mass.working == (
         "Al 3+ and SO4 2-: Al2(SO4)3\nAl 2, S 3, O 4×3=12\nAl 26.982×2=053.964\n"
-        "S 32.060×3=096.180\nO 15.999×12=191.988\n4+0+8+0=12 6+8+8+1=23 9+1+9+2=21 3+6+1+2=12"
-        " 5+9+9+1=24 0+0+1+2=03\nThe molar mass of Al2(SO4)3 is 342.132 g/mol."
+        "S 32.060×3=096.180\nO 15.999×12=191.988\n4+0+0=04+8=12 6+8+1=15+8=23"
+        " 9+1+2=12+9=21 3+6+2=11+1=12 5+9+1=15+9=24 0+0+2=02+1=03\n"
+        "The molar mass of Al2(SO4)3 is 342.132 g/mol."
     )
 
 

@@ -262,12 +262,20 @@ def _fixed(formula: str) -> dict[str, int]:
 
 
 def _columns(values: list[int]) -> str:
-    """The sum of some numbers below 10⁶ by columns, thousandths first: digit + … + carry = sum."""
+    """The sum of some numbers below 10⁶ by columns, thousandths first.
+
+    A column begins like one of a sum of two numbers, digit + digit + carry = two digits, and adds
+    the others' digits one by one: "4+0+0=04+8=12".
+    """
     carry, columns = 0, []
     for place in range(6):
-        digits = [value // 10**place % 10 for value in values]
-        total = sum(digits) + carry
-        columns.append(f"{'+'.join(map(str, digits))}+{carry}={total:02d}")
+        first, second, *others = (value // 10**place % 10 for value in values)
+        total = first + second + carry
+        column = f"{first}+{second}+{carry}={total:02d}"
+        for digit in others:
+            total += digit
+            column += f"+{digit}={total:02d}"
+        columns.append(column)
         carry = total // 10
     return " ".join(columns)
 

@@ -17,7 +17,7 @@ from experts.starter.chemistry.problems import Kind, Problem, kept
 MIX: dict[Kind, float] = {
     "symbol": 0.05, "element": 0.05, "number": 0.05, "by number": 0.05, "mass": 0.06,
     "group": 0.04, "period": 0.03, "block": 0.02, "place": 0.03, "electronegativity": 0.05,
-    "configuration": 0.05, "by configuration": 0.03, "protons": 0.01, "electrons": 0.01,
+    "configuration": 0.05, "by configuration": 0.04, "protons": 0.01, "electrons": 0.01,
     "formula": 0.13, "name": 0.09, "ion": 0.015, "charge": 0.015, "molar mass": 0.16,
     "oxidation": 0.08,
 }  # fmt: skip
@@ -73,7 +73,10 @@ def element(random: Random) -> Element:
 
 
 def compound(random: Random, molecules: float = 0.4) -> Compound:
-    """A compound of the facts, or now and then any salt; `molecules` is their share."""
+    """A compound of the facts, or now and then any salt; `molecules` is the share of those that
+    are no salts, after the ones with everyday names."""
+    if random.random() < 0.12:
+        return random.choice(_everyday())
     if random.random() < molecules:
         return random.choice(_molecules())
     if random.random() < 0.2:
@@ -91,6 +94,11 @@ def _element_weights() -> list[int]:
     familiar = {"Ag", "Sn", "I", "Xe", "Cs", "Ba", "W", "Pt", "Au", "Hg", "Pb", "Rn", "Ra", "U"}
     elements = facts().elements.values()
     return [2 if e.number <= 38 or e.symbol in familiar else 1 for e in elements]
+
+
+@cache
+def _everyday() -> list[Compound]:
+    return [compound for compound in facts().compounds.values() if compound.everyday]
 
 
 @cache
@@ -131,7 +139,7 @@ def _element_by(random: Random, kind: Kind) -> Problem | None:
 
 def _asked(chosen: Compound, random: Random) -> str:
     """A compound's name, or one that it has in everyday life."""
-    if chosen.everyday and random.random() < 0.4:
+    if chosen.everyday and random.random() < 0.6:
         return random.choice(chosen.everyday)
     return chosen.name
 
@@ -163,7 +171,7 @@ def _molar_mass(random: Random, kind: Kind) -> Problem | None:
 
 def _organic(random: Random) -> str:
     """A formula as organic compounds have it, in Hill's order."""
-    carbon = random.randint(1, 20)
+    carbon = random.randint(1, random.choice((8, 20, 30)))
     atoms = {"C": carbon, "H": random.randint(1, 2 * carbon + 2)}
     if random.random() < 0.15:
         atoms[random.choice(("Br", "Cl", "F", "I"))] = random.randint(1, 3)
