@@ -260,7 +260,12 @@ def _unknown(kind: Kind, asked: str, answer: str) -> Problem:
 
 
 def beyond(random: Random) -> str:
-    """A noun phrase for what the expert does not know of a substance that exists."""
+    """A noun phrase for what the expert does not know of a substance that exists, or for the molar
+    mass of a molecule that is too large."""
+    if random.random() < 0.15:
+        most = {"C": 900, "H": 1500, "N": 300, "O": 400, "S": 9}
+        atoms = (f"{symbol}{random.randint(n // 9, n)}" for symbol, n in most.items())
+        return f"the molar mass of {''.join(atoms)}"
     while kept(chosen := compound(random)):
         pass
     name = random.choice((element(random).name, chosen.name, chosen.formula))
