@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
@@ -237,7 +238,7 @@ def unknown(random: Random) -> Problem:
     if kind == "compound":
         return _unknown_compound(random)
     real, symbol = any_salt(random).formula, invented_symbol(random)
-    formula = real.replace(random.choice(list(counts(real))), symbol)
+    formula = re.sub(rf"{random.choice(list(counts(real)))}(?![a-z])", symbol, real)
     asked = random.choice(("molar mass", "molar mass", "name"))
     return _unknown(asked, formula, "That formula holds a symbol that no element has.")
 
