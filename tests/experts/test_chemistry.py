@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from decimal import Decimal
+from functools import cache
 from itertools import islice, pairwise, product
 from random import Random
 
@@ -41,13 +42,18 @@ def atoms(formula: str) -> dict[str, int]:
     return found
 
 
+@cache
+def masses() -> dict[str, Decimal]:
+    """The library's atomic masses, rounded as tables have them."""
+    table = fetch_table("elements")
+    pairs = zip(table["symbol"], table["atomic_weight"], strict=True)
+    return {symbol: Decimal(f"{mass:.3f}") for symbol, mass in pairs}
+
+
 def molar_mass(formula: str) -> Decimal:
-    """From the library's counts and masses rounded to three decimals."""
-    masses = fetch_table("elements").set_index("symbol")["atomic_weight"]
-    return sum(
-        (Decimal(f"{masses[symbol]:.3f}") * count for symbol, count in atoms(formula).items()),
-        Decimal(0),
-    )
+    """From the library's counts and masses."""
+    found = atoms(formula)
+    return sum((masses()[symbol] * count for symbol, count in found.items()), Decimal(0))
 
 
 def value(expression: str) -> Decimal:
@@ -154,6 +160,12 @@ def test_the_checker_notices_faults() -> None:
 
 def test_workings_as_written() -> None:
     known = facts().compounds
+    water = problems.molar_mass(known["water"], "H2O")
+    assert water is not None
+    assert water.working == (
+        "H2O\nH 1.008×2=002.016\nO=015.999\n6+9+0=15 1+9+1=11 0+9+1=10 2+5+1=08 0+1+0=01 0+0+0=00\n"
+        "The molar mass of H2O is 18.015 g/mol."
+    )
     salt = known["aluminum sulfate"]
     assert problems.formula_of(salt, salt.name).working == (
         "Al 3+ and SO4 2-: Al2(SO4)3\nThe formula of aluminum sulfate is Al2(SO4)3."

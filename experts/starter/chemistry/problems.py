@@ -143,8 +143,8 @@ def molar_mass(compound: Compound, asked: str) -> Problem | None:
     lines = [formula if asked == formula else made_of(compound)]
     lines += [counted] if counted else []
     for (symbol, number), value in zip(atoms.items(), values, strict=True):
-        factor = f"{facts().elements[symbol].mass}×{number}=" if number > 1 else ""
-        lines.append(f"{symbol} {factor}{_padded(value)}")
+        factor = f" {facts().elements[symbol].mass}×{number}" if number > 1 else ""
+        lines.append(f"{symbol}{factor}={_padded(value)}")
     if len(values) > 1:
         lines.append(_columns(values))
     answer = f"{total // 1000}.{total % 1000:03d}"
