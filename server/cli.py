@@ -89,7 +89,9 @@ def serve(
 
 @app.command()
 def chat(
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    question: Annotated[
+        str | None, typer.Argument(help="What to ask; - reads it from standard input.")
+    ] = None,
     model: Annotated[str, typer.Option(help="trivium, trivium/meta or trivium/EXPERT.")] = (
         "trivium"
     ),
@@ -99,11 +101,20 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Ask one question; the answer streams into the terminal."""
+    """Ask one question; or, without one, talk: /help there lists what it can."""
+    import sys
+
     from server.commands import chat as chat_command
 
-    body = chat_command.request_body(question, model, system, temperature, max_tokens, trace)
-    chat_command.chat(url, body)
+    options = chat_command.Options(model, system, temperature, max_tokens, trace)
+    if question is not None or not sys.stdin.isatty():
+        text = sys.stdin.read() if question in (None, "-") else question
+        chat_command.chat(url, str(text).strip(), options)
+        return
+    from server.commands.repl import converse
+    from server.settings import Settings
+
+    converse(url, options, Settings().state_dir / "chat_history")
 
 
 @experts_app.command("add")
