@@ -38,12 +38,19 @@ class Item:
     `short` is what is asked for, as a noun phrase or an expression, where the question has one:
     "4821 + 3977", "the capital of France". Openings of the answer that hold it, such as
     "{} =", are `begun`: prefixes after which `answer` still goes on as it stands.
+    `brief`, if there is one, takes the answer's place within a sentence: "The answer is" "Paris."
     """
 
     question: str
     answer: str
     short: str = ""
     begun: tuple[str, ...] = ()
+    brief: str = ""
+
+    def after(self, prefix: str) -> str:
+        """What answers the question after `prefix`, an unfinished answer."""
+        within = prefix.rstrip(" ")[-1:] not in ("", ".", "!", "?", "\n")
+        return self.brief if within and self.brief else self.answer
 
 
 Draw = Callable[[Random], Item]
@@ -131,7 +138,7 @@ def second_part(subject: Subject, random: Random) -> Example:
     separator = random.choice((" ", " ", "\n", "\n\n"))
     message = random.choice(OPENINGS) + question + separator + lead
     prefix = answer + random.choice((*BRIDGES, *(f"\n\n{text}" for text in item.begun)))
-    return _answered((Turn("user", message),), prefix, item.answer)
+    return _answered((Turn("user", message),), prefix, item.after(prefix))
 
 
 def announced(subject: Subject, random: Random) -> Example:
@@ -139,7 +146,7 @@ def announced(subject: Subject, random: Random) -> Example:
     item = subject.draw(random)
     own = item.begun and random.random() < 0.5
     prefix = random.choice(item.begun if own else ANNOUNCED)
-    return _answered((Turn("user", item.question),), prefix, item.answer)
+    return _answered((Turn("user", item.question),), prefix, item.after(prefix))
 
 
 def inside(subject: Subject, random: Random) -> Example:

@@ -1,0 +1,1 @@
+"""The chemistry starter expert: its facts, its data, its training and its evaluation."""

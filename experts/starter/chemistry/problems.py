@@ -1,0 +1,285 @@
+"""Chemistry problems with worked answers: what the expert is taught to write.
+
+A fact is one sentence that repeats what was asked. What can be computed is: a salt's formula from
+its ions, a molar mass from a table of mass × count and a sum by columns, an oxidation state from
+those that are fixed. Masses of atoms have three decimals.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+from experts.starter.chemistry.facts import Compound, Element, facts
+from experts.starter.chemistry.formulas import counting, counts
+from experts.starter.chemistry.ions import Ion, numbers
+
+Kind = Literal[
+    "symbol", "element", "number", "by number", "mass", "group", "period", "block",
+    "place", "electronegativity", "configuration", "by configuration", "protons", "electrons",
+    "formula", "name", "ion", "charge", "molar mass", "oxidation",
+]  # fmt: skip
+EVALUATION_SHARE = 10
+"""One compound in this many is kept for evaluation, if it can be worked out from its ions."""
+MAX_MASS, MAX_ELEMENTS = 1000, 5
+"""Beyond these a molar mass is declined."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem. `x` and `y` are what the question names (an element, a compound), `working` the
+    whole answer, ending in a sentence with `answer`; `compound` is what it is about, if any."""
+
+    kind: Kind
+    x: str
+    answer: str
+    working: str
+    y: str = ""
+    compound: Compound | None = None
+
+    def for_evaluation(self) -> bool:
+        """Whether the problem is about a compound that training does not contain."""
+        return self.compound is not None and kept(self.compound)
+
+
+def kept(compound: Compound) -> bool:
+    """Whether a compound is kept for evaluation: a salt without an everyday name, by a hash."""
+    if compound.ions is None or compound.everyday:
+        return False
+    return zlib.crc32(compound.formula.encode()) % EVALUATION_SHARE == 0
+
+
+def property_of(kind: Kind, element: Element, asked: str) -> Problem:
+    """A property of an element, asked for by name or by symbol. Raises KeyError for `kind`s that
+    are not properties of one element."""
+    name = element.name
+    proper = name.capitalize()
+    group = f"in group {element.group}" if element.group else "in no numbered group"
+    electronegativity = element.electronegativity
+    answer, sentence = {
+        "symbol": (element.symbol, f"The symbol of {name} is {element.symbol}."),
+        "element": (name, f"{element.symbol} is the symbol of {name}."),
+        "number": (str(element.number), f"The atomic number of {name} is {element.number}."),
+        "protons": (str(element.number), f"An atom of {name} has {element.number} protons."),
+        "electrons": (
+            str(element.number),
+            f"A neutral atom of {name} has {element.number} electrons.",
+        ),
+        "mass": (element.mass, f"The atomic mass of {name} is {element.mass} u."),
+        "group": (str(element.group or "no numbered group"), f"{proper} is {group}."),
+        "period": (str(element.period), f"{proper} is in period {element.period}."),
+        "block": (f"{element.block}-block", f"{proper} is in the {element.block}-block."),
+        "electronegativity": (
+            electronegativity or "no value",
+            f"The electronegativity of {name} is {electronegativity}."
+            if electronegativity
+            else f"The Pauling scale has no value for {name}.",
+        ),
+        "configuration": (
+            element.configuration,
+            f"The electron configuration of {name} is {element.configuration}.",
+        ),
+    }[kind]
+    return Problem(kind, asked, answer, sentence)
+
+
+def element_by(kind: Kind, element: Element) -> Problem:
+    """The element with a given number, configuration or place. Raises KeyError for another
+    `kind`."""
+    x, sentence = {
+        "by number": (
+            str(element.number),
+            f"The element with the atomic number {element.number} is {element.name}.",
+        ),
+        "by configuration": (
+            element.configuration,
+            f"{element.configuration} is the configuration of {element.name}.",
+        ),
+        "place": (
+            str(element.group),
+            f"The element in group {element.group} and period {element.period} is {element.name}.",
+        ),
+    }[kind]
+    return Problem(kind, x, element.name, sentence, str(element.period))
+
+
+def formula_of(compound: Compound, asked: str) -> Problem:
+    """Name → formula."""
+    sentence = f"The formula of {asked} is {compound.formula}."
+    lines = [made_of(compound), sentence] if compound.ions else [sentence]
+    return Problem("formula", asked, compound.formula, "\n".join(lines), compound=compound)
+
+
+def name_of(compound: Compound) -> Problem:
+    """Formula → name. The charge of a metal that has several comes from the anions'."""
+    formula = compound.formula
+    sentence = f"{formula} is the formula of {compound.name}."
+    lines = [f"{formula}: {_ions(compound)}", sentence] if compound.ions else [sentence]
+    return Problem("name", formula, compound.name, "\n".join(lines), compound=compound)
+
+
+def ion_formula(ion: Ion) -> Problem:
+    """Ion → formula with charge."""
+    return Problem("ion", ion.name, str(ion), f"The {ion.name} ion is {ion}.")
+
+
+def ion_charge(ion: Ion) -> Problem:
+    """Ion → charge."""
+    size = abs(ion.charge)
+    charge = f"{size}{'+' if ion.charge > 0 else '-'}"
+    return Problem("charge", ion.name, charge, f"The {ion.name} ion is {ion}: charge {charge}.")
+
+
+def molar_mass(compound: Compound, asked: str) -> Problem | None:
+    """Formula or name → molar mass; None where there are too many elements or it is too heavy."""
+    formula = compound.formula
+    atoms = counts(formula)
+    values = [thousandths(symbol) * number for symbol, number in atoms.items()]
+    total = sum(values)
+    if total >= 1000 * MAX_MASS or len(atoms) > MAX_ELEMENTS:
+        return None
+    counted = counting(formula)
+    lines = [formula if asked == formula else made_of(compound)]
+    lines += [counted] if counted else []
+    for (symbol, number), value in zip(atoms.items(), values, strict=True):
+        factor = f" {facts().elements[symbol].mass}×{number}" if number > 1 else ""
+        lines.append(f"{symbol}{factor}={_padded(value)}")
+    if len(values) > 1:
+        lines.append(_columns(values))
+    answer = f"{total // 1000}.{total % 1000:03d}"
+    lines.append(f"The molar mass of {formula} is {answer} g/mol.")
+    return Problem("molar mass", asked, answer, "\n".join(lines), compound=compound)
+
+
+def oxidation_state(compound: Compound, symbol: str, asked: str) -> Problem | None:
+    """The oxidation state of an element in a compound; None where the rules do not say it."""
+    steps = _ionic_state(compound, symbol) if compound.ions else _state(compound.formula, symbol, 0)
+    if steps is None:
+        return None
+    state, line = steps
+    answer = f"{state:+d}" if state else "0"
+    formula, name = compound.formula, facts().elements[symbol].name
+    lines = [] if asked == formula else [made_of(compound)]
+    lines += [line, f"The oxidation state of {name} in {formula} is {answer}."]
+    return Problem("oxidation", name, answer, "\n".join(lines), asked, compound)
+
+
+def made_of(compound: Compound) -> str:
+    """A compound's ions and formula: "Na+ and SO4 2-: Na2SO4"."""
+    if compound.ions is None:
+        return compound.formula
+    cation, anion = compound.ions
+    water = f" and {compound.water} H2O" if compound.water else ""
+    return f"{cation} and {anion}{water}: {compound.formula}"
+
+
+def thousandths(symbol: str) -> int:
+    """An element's atomic mass in thousandths of u."""
+    return int(facts().elements[symbol].mass.replace(".", ""))
+
+
+def _ions(compound: Compound) -> str:
+    assert compound.ions is not None
+    cation, anion = compound.ions
+    water = f" and {compound.water} H2O" if compound.water else ""
+    if "(" not in cation.name:
+        return f"{cation} and {anion}{water}"
+    return f"{_balance(cation, anion)}, {cation}{water}"
+
+
+def _balance(cation: Ion, anion: Ion) -> str:
+    """The charge of a cation from the anions': "SO4 2-, 3×2=6, 6/2=3"."""
+    few, many = numbers(cation, anion)
+    total = -anion.charge * many
+    return f"{anion}, {many}×{-anion.charge}={total}, {total}/{few}={cation.charge}"
+
+
+def _ionic_state(compound: Compound, symbol: str) -> tuple[int, str] | None:
+    """In a salt: a simple ion's charge, or worked out inside an ion of several atoms."""
+    assert compound.ions is not None
+    cation, anion = compound.ions
+    holders = [ion for ion in compound.ions if symbol in counts(ion.formula)]
+    if len(holders) != 1 or (compound.water and symbol in "HO"):
+        return None
+    if holders[0] is cation and not cation.polyatomic:
+        return cation.charge, f"{compound.formula}: {_balance(cation, anion)}"
+    if not anion.polyatomic and holders[0] is anion:
+        return anion.charge, f"{compound.formula}: {cation} and {anion}"
+    inner = _state(holders[0].formula, symbol, holders[0].charge)
+    return inner and (inner[0], f"{compound.formula}: {inner[1]}")
+
+
+UNRULY = (
+    "H2O2", "O2", "CN", "SCN", "S2O3", "HCN", "CH3COO", "HCOO", "NCl3", "B2H6", "SiH4", "PH3",
+    "AsH3", "O3",
+)  # fmt: skip
+"""Molecules and ions in which the rules of `_state` do not hold, or two atoms of an element
+differ."""
+
+
+def _state(formula: str, symbol: str, charge: int) -> tuple[int, str] | None:
+    """An element's state in a molecule or ion: fixed, or what O, F and halogens take less what H
+    gives. "SO4 2-: O 4×2=8, 8-2=6".
+    """
+    atoms, taken = counts(formula), _fixed(formula)
+    label = str(Ion("", formula, charge)) if charge else formula
+    unknown = [s for s in atoms if s not in taken and s != "H"]
+    if symbol == "O" and formula in ("H2O2", "O2"):
+        return -1, f"{label}: peroxide"
+    if formula in UNRULY:
+        return None
+    if symbol in taken or symbol == "H":
+        return (1 if symbol == "H" else -taken[symbol]), label
+    organic = {"C", "H"} <= set(atoms) and formula not in ("HCO3", "H2CO3")
+    if organic or unknown != [symbol] or len(atoms) == 1:
+        return None
+    amounts = {s: n * taken[s] for s, n in atoms.items() if s in taken}
+    hydrogen = atoms.get("H", 0)
+    state = sum(amounts.values()) - hydrogen + charge
+    steps = [f"{s} {atoms[s]}×{taken[s]}={amount}" for s, amount in amounts.items()]
+    steps += [f"H {hydrogen}"] if hydrogen else []
+    positive = [str(charge)] * (charge > 0 or not amounts) + [str(a) for a in amounts.values()]
+    negative = [f"-{hydrogen}"] * (hydrogen > 0) + [str(charge)] * (charge < 0)
+    if len(positive) + len(negative) > 1:
+        steps.append(f"{'+'.join(positive)}{''.join(negative)}={state}")
+    each, rest = divmod(state, atoms[symbol])
+    if atoms[symbol] > 1:
+        steps.append(f"{state}/{atoms[symbol]}={each}")
+    return None if rest else (each, f"{label}: {', '.join(steps)}")
+
+
+def _fixed(formula: str) -> dict[str, int]:
+    """What the atoms of a molecule or ion with a fixed negative state take: F 1, else O 2, and
+    halogens 1 where they are the outer ones."""
+    atoms = counts(formula)
+    if "F" in atoms:
+        return {"F": 1}
+    halogens = {"Cl": 1, "Br": 1} if {"Cl", "I"} <= set(atoms) else {"Cl": 1, "Br": 1, "I": 1}
+    if "O" not in atoms:
+        return halogens
+    return {"O": 2, "Cl": 1} if formula in ("COCl2", "SOCl2", "SO2Cl2") else {"O": 2}
+
+
+def _columns(values: list[int]) -> str:
+    """The sum of some numbers below 10⁶ by columns, thousandths first.
+
+    A column begins like one of a sum of two numbers, digit + digit + carry = two digits, and adds
+    the others' digits one by one: "4+0+0=04+8=12".
+    """
+    carry, columns = 0, []
+    for place in range(6):
+        first, second, *others = (value // 10**place % 10 for value in values)
+        total = first + second + carry
+        column = f"{first}+{second}+{carry}={total:02d}"
+        for digit in others:
+            total += digit
+            column += f"+{digit}={total:02d}"
+        columns.append(column)
+        carry = total // 10
+    return " ".join(columns)
+
+
+def _padded(value: int) -> str:
+    """Thousandths with three digits before the point, so that equal places have equal numbers."""
+    return f"{value // 1000:03d}.{value % 1000:03d}"

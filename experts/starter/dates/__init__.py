@@ -1,0 +1,1 @@
+"""The dates starter expert: its data, its training and its evaluation."""

@@ -1,0 +1,238 @@
+"""Questions that the dates expert declines, with the short sentence that says why."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from random import Random
+
+from experts.starter.dates import sampling
+from experts.starter.dates.cron import draw_cron
+from experts.starter.dates.facts import ambiguous_abbreviations, fixed_zones, varying_places
+from experts.starter.dates.phrasing import FORMS, ordinal, write_clock, write_count, write_date
+from experts.starter.dates.problems import (
+    EVALUATION_SHARE,
+    FIRST_YEAR,
+    LAST_YEAR,
+    MONTHS,
+    days_in,
+    spoken,
+)
+from experts.starter.dates.spans import MOST_YEARS, Unit
+from experts.starter.shapes import Item
+from experts.starter.wording import disturb
+
+NO_TODAY = "I do not know today's date."
+NO_CLOCK = "I do not know what time it is now."
+NO_HOLIDAYS = "I do not know on which dates holidays fall."
+YEARS = f"I only know the years {FIRST_YEAR} to {LAST_YEAR}."
+TOO_FAR = "I can add at most {day} days, {week} weeks, {month} months or {year} years.".format(
+    **sampling.MOST
+)
+TOO_LONG = f"I can count the days of at most {MOST_YEARS} years."
+NO_CRON = "I only know cron expressions of five simple fields of numbers."
+TODAY = (
+    "What is today's date?", "what day is it today?", "which weekday is tomorrow?", "whats the date"
+    " today", "What was the date yesterday?", "How many days are there until {day}?", "What date is"
+    " it in {count}?", "what date was it {count} ago", "what is the current week number?", "How old"
+    " am I if I was born on {day}?", "How long ago was {day}?", "days since {day}", "days until"
+    " {day}", "how many days left this year?", "Which ISO week is it now?", "what weekday is"
+    " it", "Is this year a leap year?", "what is the date next Monday?", "what month is it", "how"
+    " many days until my birthday on {day}?", "what year is it?", "{count} from now?", "What date"
+    " will it be {count} from today?", "how many weeks until {day}",
+)  # fmt: skip
+NOW = (
+    "What time is it?", "what time is it in {zone}?", "what time is it now in {zone}", "current"
+    " time in {zone}", "What is the time in {zone} now?", "time in {zone} right now", "is it night"
+    " in {zone}?",
+)  # fmt: skip
+HOLIDAYS = (
+    "Easter", "Ramadan", "Thanksgiving", "Diwali", "Passover", "Mother's Day", "Whit Monday",
+    "Chinese New Year", "Labor Day", "Good Friday",
+)  # fmt: skip
+HOLIDAY_FORMS = (
+    "When is {holiday} {year}?", "what date is {holiday} in {year}", "On which day does {holiday}"
+    " fall in {year}?", "{holiday} {year}?", "date of {holiday} {year}",
+)  # fmt: skip
+ONE_DATE = ("weekday", "day of the year", "ISO week")
+
+
+def out_of_range(random: Random) -> Item:
+    """A question that is declined, or whose date does not exist."""
+    kind = random.choices(list(_KINDS), weights=list(_KINDS.values()))[0]
+    question, answer = kind(random)
+    return Item(disturb(question, random), answer)
+
+
+def for_evaluation(item: Item) -> bool:
+    """Whether a declined question is kept for evaluation, by a hash of its letters and digits."""
+    letters = "".join(filter(str.isalnum, item.question.lower()))
+    return zlib.crc32(letters.encode()) % EVALUATION_SHARE == 0
+
+
+def _ask_about(day: str, random: Random) -> str:
+    """A question about one date, or about the days from or to it."""
+    if random.random() < 0.6:
+        return random.choice(FORMS[random.choice(ONE_DATE)]).format(day=day)
+    if random.random() < 0.6:
+        count, unit = sampling.draw_shift(random)
+        form = random.choice(FORMS["before" if count < 0 else "after"])
+        return form.format(day=day, count=write_count(abs(count), unit, random))
+    return random.choice(FORMS["between"]).format(
+        start=day, end=write_date(sampling.draw_day(random), random)
+    )
+
+
+def _today(random: Random) -> tuple[str, str]:
+    count, unit = sampling.draw_shift(random)
+    question = random.choice(TODAY).format(
+        day=write_date(sampling.draw_day(random), random),
+        count=write_count(abs(count), unit, random),
+    )
+    return question, NO_TODAY
+
+
+def _now(random: Random) -> tuple[str, str]:
+    places = (*fixed_zones(), *varying_places())
+    return random.choice(NOW).format(zone=random.choice(places)), NO_CLOCK
+
+
+def _holiday(random: Random) -> tuple[str, str]:
+    form, year = random.choice(HOLIDAY_FORMS), sampling.draw_year(random)
+    return form.format(holiday=random.choice(HOLIDAYS), year=year), NO_HOLIDAYS
+
+
+def _no_such_day(random: Random) -> tuple[str, str]:
+    """The 30th of February, the 31st of April, the 29th of February of a common year."""
+    while True:
+        year = sampling.draw_year(random)
+        month = 2 if random.random() < 0.5 else random.choice((4, 6, 9, 11))
+        length = days_in(year, month)
+        if length < 29 or month != 2:
+            break
+    number = random.choice((length + 1, length + 1, random.randint(length + 1, 39)))
+    name = MONTHS[month - 1]
+    day = random.choice((
+        f"{year}-{month:02d}-{number}", f"{number} {name} {year}", f"{name} {number}, {year}",
+        f"{number}.{month:02d}.{year}", f"{ordinal(number)} of {name} {year}",
+    ))  # fmt: skip
+    return _ask_about(day, random), f"{name} {year} has only {length} days."
+
+
+def _no_such_month(random: Random) -> tuple[str, str]:
+    month, number = random.randint(13, 20), random.randint(13, 28)
+    year = sampling.draw_year(random)
+    day = random.choice((f"{year}-{month}-{number}", f"{number}.{month}.{year}",
+                         f"{year}/{month}/{number}"))  # fmt: skip
+    return _ask_about(day, random), f"There is no month {month}."
+
+
+def _other_year(random: Random) -> tuple[str, str]:
+    year = random.choice((random.randint(1000, FIRST_YEAR - 1), random.randint(2400, 9999)))
+    day = sampling.draw_day(random)
+    number = min(day.day, 28)
+    name = MONTHS[day.month - 1]
+    if random.random() < 0.2:
+        return random.choice(FORMS["leap year"]).format(year=year), YEARS
+    text = random.choice((f"{number} {name} {year}", f"{name} {number}, {year}",
+                          f"{year}-{day.month:02d}-{number:02d}"))  # fmt: skip
+    return _ask_about(text, random), YEARS
+
+
+def _ambiguous_date(random: Random) -> tuple[str, str]:
+    """03/04/2024, with no word about the order."""
+    while True:
+        day = sampling.draw_day(random)
+        if day.day <= 12 and day.day != day.month:
+            break
+    turned = day.replace(day=day.month, month=day.day)
+    answer = f"This can be {spoken(day)} or {spoken(turned)}: please write the month as a word."
+    return _ask_about(f"{day:%d/%m/%Y}", random), answer
+
+
+def _changing_clock(random: Random) -> tuple[str, str]:
+    """A place with daylight saving time."""
+    place = random.choice(varying_places())
+    answer = f"The clocks of {place} change during the year: please give its UTC offset."
+    return _ask_zone(place, True, random), answer
+
+
+def _ambiguous_zone(random: Random) -> tuple[str, str]:
+    name = random.choice(ambiguous_abbreviations())
+    answer = f"{name} is used for several time zones: please give the UTC offset."
+    return _ask_zone(name, False, random), answer
+
+
+def _unknown_place(random: Random) -> tuple[str, str]:
+    """A name made of the halves of two places."""
+    known = [name for name in (*fixed_zones(), *varying_places()) if not name.isupper()]
+    while True:
+        first, second = (random.choice(known).split()[0] for _ in range(2))
+        name = first[: len(first) // 2 + 1] + second[len(second) // 2 :].lower()
+        if name not in known and len(name) > 3:
+            return _ask_zone(name, True, random), f"I do not know the time zone of {name}."
+
+
+def _ask_zone(name: str, is_place: bool, random: Random) -> str:
+    """A question about a zone, as source, as target, or about its offset."""
+    if random.random() < 0.2:
+        return random.choice(FORMS["offset of"]).format(zone=name)
+    other = sampling.draw_zone(random)
+    time = write_clock(15 * random.randrange(96), random)
+    form = random.choice(FORMS["time zone"])
+    if random.random() < 0.5:
+        return form.format(here=other.after(time), to=name, there=f"in {name}")
+    here = f"{time} in {name}" if is_place else f"{time} {name}"
+    return form.format(here=here, to=other.name, there=f"in {other.name}")
+
+
+def _too_far(random: Random) -> tuple[str, str]:
+    unit: Unit = random.choice(("day", "week", "month", "year"))
+    most = sampling.MOST[unit]
+    count = random.randint(most + 1, random.choice((2 * most, 20 * most)))
+    day = write_date(sampling.draw_day(random), random)
+    form = random.choice(FORMS[random.choice(("before", "after"))])
+    return form.format(day=day, count=write_count(count, unit, random)), TOO_FAR
+
+
+def _too_long(random: Random) -> tuple[str, str]:
+    while True:
+        days = sorted(sampling.draw_day(random) for _ in range(2))
+        if days[1].year - days[0].year > MOST_YEARS:
+            break
+    start, end = (write_date(day, random) for day in days)
+    return random.choice(FORMS["between"]).format(start=start, end=end), TOO_LONG
+
+
+def _other_cron(random: Random) -> tuple[str, str]:
+    """Shortcuts, seconds, years, Quartz's letters, numbers that no clock has."""
+    fields = str(draw_cron(random)).split()
+    expression = random.choice((
+        random.choice(("@daily", "@reboot", "@hourly", "@weekly", "@yearly")),
+        " ".join([str(random.randrange(60)), *fields]),
+        " ".join(fields[:4]),
+        f"{random.randint(60, 99)} {' '.join(fields[1:])}",
+        f"{fields[0]} {random.randint(24, 59)} {' '.join(fields[2:])}",
+        f"0 {random.randrange(24)} L * *",
+        f"0 {random.randrange(24)} * * {random.choice(('MON', 'SAT,SUN', 'MON-FRI', 'WED,FRI'))}",
+        f"0 {random.randrange(24)} * * {random.randint(1, 7)}#{random.randint(1, 5)}",
+        f"0 {random.randrange(24)} {random.randint(1, 28)}W * *",
+    ))  # fmt: skip
+    return random.choice(FORMS["cron to English"]).format(cron=expression), NO_CRON
+
+
+_KINDS: dict[Callable[[Random], tuple[str, str]], float] = {
+    _today: 0.2,
+    _now: 0.06,
+    _holiday: 0.05,
+    _no_such_day: 0.13,
+    _no_such_month: 0.03,
+    _other_year: 0.07,
+    _ambiguous_date: 0.1,
+    _changing_clock: 0.13,
+    _ambiguous_zone: 0.03,
+    _unknown_place: 0.04,
+    _too_far: 0.06,
+    _too_long: 0.03,
+    _other_cron: 0.07,
+}

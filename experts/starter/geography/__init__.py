@@ -1,0 +1,1 @@
+"""The geography starter expert: its facts, its data, its training and its evaluation."""
