@@ -23,6 +23,7 @@ from server.edge.guard import install_guard
 from server.edge.keyring import Keyring
 from server.edge.keys import KeyStore
 from server.relay.circuits import Circuits
+from server.relay.connections import Connections
 from server.relay.dispatch import Dispatcher
 from server.relay.legs import META
 from server.relay.pool import Pool, PoolOptions
@@ -133,8 +134,8 @@ async def _running(
     registry = Registry(settings.database)
     snapshots = SnapshotHolder()
     addresses = Addresses(settings.worker_networks, settings.meta_bases)
-    async with worker_session(addresses) as session:
-        upstream = Upstream(session)
+    async with worker_session(addresses) as session, Connections(addresses) as connections:
+        upstream = Upstream(connections)
         circuits = Circuits(upstream, observer)
         pool = Pool(upstream, circuits, pool_options(settings), observer)
         drain.subscribe(pool.end)

@@ -7,10 +7,11 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,8 +23,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.api.messages.errors import AnthropicErrors
 from server.errors import TriviumError, error_body, http_headers, http_status, openai_error
 from server.seeing.logs import request_id as current_request_id
-
-T = TypeVar("T")
 
 REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -41,6 +40,8 @@ class ClientGone(Exception):
 
 def to_json(content: Any) -> bytes:
     """JSON in UTF-8; what cannot be encoded is replaced, so that an answer always goes out."""
+    with suppress(UnicodeEncodeError):  # lone surrogates
+        return msgspec.json.encode(content)
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -162,29 +163,33 @@ async def _on_client_gone(_request: Request, _error: Exception) -> Response:
 # ---------------------------------------------------------------- clients that leave
 
 
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do `work` unless the client leaves first: then it is cancelled. Raises ClientGone."""
-    task = asyncio.create_task(work)
+@asynccontextmanager
+async def while_connected(receive: Receive, longest: float | None = None) -> AsyncIterator[None]:
+    """What is done within is cancelled when the client leaves, or after `longest` seconds.
+
+    Raises ClientGone, and TimeoutError when time is up.
+    """
     watch = asyncio.create_task(_disconnect(receive))
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        async with asyncio.timeout(longest) as patience:
+
+            def left(_: asyncio.Task[None]) -> None:
+                with suppress(RuntimeError):  # the block is left already
+                    patience.reschedule(0)
+
+            watch.add_done_callback(left)
+            yield
+    except TimeoutError:
+        if patience.expired() and watch.done():
+            raise ClientGone from None
+        raise
     finally:
-        await _stop(task, watch)
+        watch.cancel()
 
 
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _stop(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they have cleaned up."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class EventStream(Response):
@@ -209,8 +214,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._source):
             try:
-                async with asyncio.timeout(self._longest):
-                    await until_disconnect(receive, self._send(send))
+                async with while_connected(receive, self._longest):
+                    await self._send(send)
             except TimeoutError:
                 log.warning("the client was too slow to take the whole stream; it is dropped")
             except (ClientGone, OSError):

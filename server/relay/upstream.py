@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
+import msgspec
 
 from server.api.chat.schemas import ChatCompletionRequest
 from server.api.completions.logprobs import chat_choice
@@ -27,6 +28,7 @@ from server.errors import (
     UpstreamTimeout,
 )
 from server.relay.chunks import plain_events
+from server.relay.connections import CannotConnect, Connection, Connections
 from server.relay.events import Finished, RawDelta, TextDelta, Usage, WorkerBatch, WorkerEvent
 from server.relay.snapshot import Endpoint
 from server.relay.sse import EventTooLarge, SSEParser
@@ -87,26 +89,24 @@ class Timeouts:
 
 
 def worker_session(addresses: Addresses | None = None) -> aiohttp.ClientSession:
-    """A session for `Upstream`: as many connections as there are requests, and no cookies.
-
-    With `addresses` it connects to permitted ones only.
-    """
+    """A session for all that is asked of workers besides answers: are they up, which rows have
+    they? With `addresses` it connects to permitted ones only."""
     connector = addresses.connector() if addresses else aiohttp.TCPConnector(limit=0)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 class Upstream:
-    """ChatUpstream over one aiohttp session, which the application's lifespan owns."""
+    """ChatUpstream over connections that the application's lifespan owns."""
 
-    def __init__(self, session: aiohttp.ClientSession, timeouts: Timeouts | None = None) -> None:
-        self._session = session
+    def __init__(self, connections: Connections, timeouts: Timeouts | None = None) -> None:
+        self._connections = connections
         self._timeouts = timeouts or Timeouts()
-        self._running: set[aiohttp.StreamReader] = set()
+        self._running: set[Connection] = set()
 
     def cut(self, error: TriviumError) -> None:
         """End every running stream: where it is read, `error` is raised."""
-        for content in self._running:
-            content.set_exception(error)
+        for answer in self._running:
+            answer.fail(error)
 
     async def stream_chat(
         self,
@@ -118,50 +118,57 @@ class Upstream:
     ) -> AsyncGenerator[WorkerBatch, None]:
         """See ChatUpstream. `body` is sent as it is, so it must ask for a stream."""
         timeouts = timeouts or self._timeouts
-        client_timeout = aiohttp.ClientTimeout(
-            total=total, sock_connect=timeouts.connect, sock_read=timeouts.first_token
-        )
         with _upstream_errors(endpoint):
-            async with self._session.post(
+            answer = await self._connections.post(
                 f"{endpoint.base_url}{path}",
-                data=json.dumps(body).encode(),
-                headers={**HEADERS, **leg_headers.get({})},
-                timeout=client_timeout,
-                allow_redirects=False,
-            ) as response:
-                if response.status != 200:
-                    raise await _refusal(response)
-                self._running.add(response.content)
-                try:
-                    async for batch in self._batches(response, timeouts):
-                        yield batch
-                finally:
-                    self._running.discard(response.content)
+                _encoded(body),
+                {**HEADERS, **leg_headers.get({})},
+                connect=timeouts.connect,
+                silence=timeouts.first_token,
+                total=total,
+            )
+            self._running.add(answer)
+            try:
+                if await answer.head() != 200:
+                    raise await _refusal(answer)
+                async for batch in _batches(answer, timeouts):
+                    yield batch
+            finally:
+                self._running.discard(answer)
+                answer.release()
 
-    async def _batches(
-        self, response: aiohttp.ClientResponse, timeouts: Timeouts
-    ) -> AsyncGenerator[WorkerBatch, None]:
-        stream, begun = _Stream(), False
-        while not stream.done:
-            read = await self._read(response.content, timeouts.tail if stream.finished else None)
-            if not begun:
-                begun = True
-                _limit_silence(response, timeouts.stall)
-            if batch := stream.take(read):
-                yield batch
-            if stream.fault is not None:
-                raise stream.fault
-        await self._read(response.content, timeouts.close)
 
-    async def _read(self, content: aiohttp.StreamReader, patience: float | None) -> bytes:
-        """Bytes as they come; b"" at the end, or when `patience` (s) is given and runs out."""
-        if patience is None or content.at_eof():
-            return await content.readany()
-        try:
-            async with asyncio.timeout(patience):
-                return await content.readany()
-        except (TimeoutError, aiohttp.ClientError):
-            return b""
+async def _batches(answer: Connection, timeouts: Timeouts) -> AsyncGenerator[WorkerBatch, None]:
+    stream, begun = _Stream(), False
+    while not stream.done:
+        read = await _read(answer, timeouts.tail if stream.finished else None)
+        if not begun:
+            begun = True
+            answer.limit_silence(timeouts.stall)
+        if batch := stream.take(read):
+            yield batch
+        if stream.fault is not None:
+            raise stream.fault
+    await _read(answer, timeouts.close)
+
+
+async def _read(answer: Connection, patience: float | None) -> bytes:
+    """Bytes as they come; b"" at the end, or when `patience` (s) is given and runs out."""
+    if patience is None or answer.at_end:
+        return await answer.read()
+    try:
+        async with asyncio.timeout(patience):
+            return await answer.read()
+    except OSError:  # TimeoutError is one
+        return b""
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """JSON; lone surrogates as they came, escaped."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(body).encode()
 
 
 class _Stream:
@@ -207,14 +214,6 @@ class _Stream:
         self.done = True
         if not self.finished:
             self.fault = UpstreamFailed("the model's stream was cut before the end of the answer")
-
-
-def _limit_silence(response: aiohttp.ClientResponse, seconds: float) -> None:
-    """From now on a read takes at most `seconds`; aiohttp knows one limit for a whole response."""
-    connection = response.connection
-    if connection is not None and connection.protocol is not None:
-        connection.protocol.read_timeout = seconds
-        connection.protocol.start_timeout()
 
 
 def parse_event(data: bytes) -> Iterator[WorkerEvent]:
@@ -306,18 +305,18 @@ def worker_error(error: Any, status: int | None) -> UpstreamError:
     return UpstreamRejected(message, status=status, param=param)
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
+async def _refusal(answer: Connection) -> UpstreamError:
     """The exception for an answer that is not 200, whatever its body is."""
     raw = b""
-    while len(raw) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+    while len(raw) < MAX_ERROR_BYTES and (chunk := await answer.read()):
         raw += chunk
     try:
         body = json.loads(raw)
         error = body.get("error", body) if isinstance(body, dict) else None
     except (ValueError, RecursionError):
         error = None
-    log.warning("worker answered %d: %s", response.status, _clean(raw.decode("utf-8", "replace")))
-    return worker_error(error, response.status)
+    log.warning("worker answered %d: %s", answer.status, _clean(raw.decode("utf-8", "replace")))
+    return worker_error(error, answer.status)
 
 
 def _clean(message: object) -> str:
@@ -329,16 +328,17 @@ def _clean(message: object) -> str:
 
 @contextmanager
 def _upstream_errors(endpoint: Endpoint) -> Iterator[None]:
-    """Our exceptions for aiohttp's. The address goes to the log, not into the message."""
+    """Our exceptions for those of the connection. The address goes to the log, not into the
+    message."""
     try:
         yield
-    except (TimeoutError, aiohttp.ServerTimeoutError) as error:
+    except TimeoutError as error:
         log.warning("worker %s: %r", endpoint.base_url, error)
         raise UpstreamTimeout("the model's server did not answer in time") from error
-    except aiohttp.ClientConnectorError as error:
+    except CannotConnect as error:
         log.warning("worker %s: %r", endpoint.base_url, error)
         raise UpstreamFailed("the model's server cannot be reached") from error
-    except (aiohttp.ClientError, OSError) as error:
+    except OSError as error:
         log.warning("worker %s: %r", endpoint.base_url, error)
         raise UpstreamFailed("the connection to the model's server broke") from error
     except EventTooLarge as error:
