@@ -192,8 +192,13 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
+class LastPiece(bytes):
+    """What an answer ends with: it goes out in one with the end."""
+
+
 class EventStream(Response):
-    """A server-sent event stream. However it ends, `source` is closed, and with it the workers.
+    """A server-sent event stream, up to its `LastPiece`. However it ends, `source` is closed, and
+    with it the workers.
 
     The status waits for the first bytes of `body`: what it raises before them is for the handlers
     of errors. `longest`: after so many seconds it ends, even if the client takes nothing.
@@ -230,5 +235,5 @@ class EventStream(Response):
                 await send(
                     {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 )
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            more = not isinstance(chunk, LastPiece)
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})

@@ -6,6 +6,7 @@ Plain ASGI, one check a request. A server that asks for no keys answers this mac
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -128,7 +129,7 @@ class LocalOnly:
 
     def _check(self, headers: Headers) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if host and not is_loopback(_hostname(host)):
+        if host and not _means_loopback(host):
             raise Forbidden(
                 f"this server asks for no API key, so it answers to localhost only, not to {host};"
                 " TRIVIUM_KEYS=on makes it ask for keys, TRIVIUM_KEYS=off leaves that to a proxy"
@@ -140,9 +141,10 @@ class LocalOnly:
         )
 
 
-def _hostname(host: str) -> str:
-    """The name in a Host header, without port and brackets; "" if it is none."""
+@lru_cache(maxsize=256)
+def _means_loopback(host: str) -> bool:
+    """Whether a Host header, with or without port and brackets, names this machine."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
-        return ""
+        return False

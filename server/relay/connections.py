@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 from urllib.parse import SplitResult, quote, urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -23,6 +23,8 @@ from server.edge.addresses import Addresses
 
 KEEP_SECONDS = 4.0
 """How long a connection waits for its next request: uvicorn, and so vLLM, closes it after 5."""
+LOOK_SECONDS = 30.0
+"""The longest time between two looks at the clock."""
 MOST_WAITING = 256 * 1024
 """Bytes of an answer that wait to be read; then its worker waits."""
 MOST_OVERHEAD = 64 * 1024
@@ -184,7 +186,9 @@ class Connection(asyncio.Protocol):
     def limit_silence(self, seconds: float) -> None:
         """How long the worker may be silent from now on (s)."""
         self._silence = seconds
-        self._watch(self._loop.time())
+        due = min(self._end, self._heard + seconds)
+        if self._timer is None or due < self._timer.when():
+            self._watch(self._loop.time())
 
     async def head(self) -> int:
         """Wait for the answer to begin; its status. Raises as `read`."""
@@ -248,8 +252,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------ what the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None:
@@ -325,12 +328,12 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _watch(self, now: float) -> None:
-        """Look again when the answer could have been silent for too long. One timer a silence:
-        setting it anew at every read would cost more than reading."""
+        """Look again when the answer could have been silent for too long, and soon enough that
+        the timer seldom has to be set anew: that costs more than a read."""
         if self._timer is not None:
             self._timer.cancel()
         since = now if self._paused else self._heard
-        when = min(self._end, since + self._silence)
+        when = min(self._end, since + self._silence, now + LOOK_SECONDS)
         self._timer = self._loop.call_at(max(when, now), self._look)
 
     def _look(self) -> None:

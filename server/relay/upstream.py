@@ -7,7 +7,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -274,6 +274,9 @@ def _checked(value: Any, *kinds: type) -> Any:
 
 def _load(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`, with lone surrogates replaced: they cannot be sent on."""
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if isinstance(chunk := msgspec.json.decode(data.decode()), dict):
+            return chunk
     try:
         chunk = json.loads(data.decode())
         if _SURROGATE.search(data):

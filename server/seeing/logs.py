@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
+import msgspec
 from opentelemetry import trace
 
 from server.edge.keys import PREFIX
@@ -63,7 +64,14 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         line |= getattr(record, "fields", {})
-        return _blotted(json.dumps(line, default=str))
+        return _blotted(_json(line))
+
+
+def _json(line: dict[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(line, enc_hook=str).decode()
+    except UnicodeEncodeError:  # lone surrogates, which only escapes can show
+        return json.dumps(line, default=str)
 
 
 def harmless(text: str) -> str:
@@ -81,5 +89,6 @@ def log_to_stderr(form: LogFormat | None = None) -> None:
     text = form == "text" or (form is None and sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter() if text else JsonFormatter())
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger(ACCESS_LOGGER).setLevel(logging.INFO)

@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from server.edge.addresses import PRIVATE_NETWORKS, Addresses
 from server.relay import connections
@@ -28,6 +29,15 @@ from tests.server.conftest import until
 
 OK = b"HTTP/1.1 200 OK\r\n"
 HELLO = OK + b"Content-Length: 5\r\n\r\nHello"
+
+
+@pytest.fixture(params=["asyncio", "uvloop"], autouse=True, scope="module")
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """The tests' loop, and the server's own: their transports differ."""
+    return (
+        uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+    )
+
 
 Write = Callable[[bytes], Awaitable[None]]
 Answer = Callable[[Write], Awaitable[None]]
