@@ -173,9 +173,10 @@ async def while_connected(receive: Receive, longest: float | None = None) -> Asy
     try:
         async with asyncio.timeout(longest) as patience:
 
-            def left(_: asyncio.Task[None]) -> None:
-                with suppress(RuntimeError):  # the block is left already
-                    patience.reschedule(0)
+            def left(watch: asyncio.Task[None]) -> None:
+                if not watch.cancelled():
+                    with suppress(RuntimeError):  # the block is left already
+                        patience.reschedule(0)
 
             watch.add_done_callback(left)
             yield

@@ -55,7 +55,7 @@ def plain_events(data: bytes) -> list[WorkerEvent] | None:
     not a plain one, or broken."""
     try:
         # As text: in bytes, bad UTF-8 would not be seen in a field that is skipped.
-        chunk = _DECODER.decode(data.decode())
+        chunk = _DECODER.decode(data if data.isascii() else data.decode())
     except (MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     events: list[WorkerEvent] = []

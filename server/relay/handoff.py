@@ -214,11 +214,13 @@ class Handoff:
                 self._took(event.text, now)
                 self._sent += len(event.text)
                 events.append(event)
-                continue
-            for action in self.on(event, now):
-                if not isinstance(action, Emit):
-                    return events, action  # it is the last of the actions
-                events.append(action.event)
+            elif event.kind == "usage":
+                self._now.usage = event
+            else:
+                for action in self.on(event, now):
+                    if not isinstance(action, Emit):
+                        return events, action  # it is the last of the actions
+                    events.append(action.event)
         return events, None
 
     def abort(self, now: float) -> None:

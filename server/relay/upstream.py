@@ -190,18 +190,18 @@ class _Stream:
         batch: list[WorkerEvent] = []
         try:
             for data in self._parser.feed(read):
-                if data == b"[DONE]" and self.finished:
+                if (plain := plain_events(data)) is not None:
+                    batch += plain
+                elif data == b"[DONE]" and self.finished:
                     self.done = True
                     break
-                self._parse(data, batch)
+                else:
+                    self._parse(data, batch)
         except (UpstreamError, EventTooLarge) as error:
             self.fault = error
         return batch
 
     def _parse(self, data: bytes, batch: list[WorkerEvent]) -> None:
-        if (plain := plain_events(data)) is not None:
-            batch += plain
-            return
         try:
             for event in parse_event(data):
                 batch.append(event)

@@ -86,9 +86,9 @@ class ChunkEncoder:
 
     def encode(self, event: Event) -> bytes:
         match event:
-            case TextDelta() if not event.logprobs and event.choice in self._frames:
-                return self._frames[event.choice].around(event.text)
             case TextDelta():
+                if not event.logprobs and (frame := self._frames.get(event.choice)):
+                    return frame.around(event.text)
                 return self._chunk(event.choice, {"content": event.text}, event.logprobs)
             case RawDelta():
                 return self._chunk(event.choice, dict(event.fields), event.logprobs)
