@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from experts.registry import Registry
 from server.api.admin import Admin, admin_router
+from server.api.endpoint import BodyRoute
 from server.api.openapi import install_openapi, operation_id
 from server.api.routes import api_router
 from server.edge.addresses import Addresses
@@ -102,6 +103,7 @@ def create_app(
     app.include_router(api_router())
     app.include_router(admin_router())
     app.include_router(web_router())
+    app.router.routes.sort(key=lambda route: not isinstance(route, BodyRoute))  # asked most: first
     return app
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -82,8 +81,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given, started = Headers(scope=scope).get(REQUEST_ID, ""), False
-        request_id = given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        given, started = header(scope, REQUEST_ID.encode()) or "", False
+        request_id = given if _SANE_ID.fullmatch(given) else f"req_{os.urandom(16).hex()}"
         scope.setdefault("state", {})["request_id"] = request_id
         token = current_request_id.set(request_id)
 
@@ -91,7 +90,8 @@ class RequestIds:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                named = (REQUEST_ID.encode(), request_id.encode())
+                message["headers"] = [*message.get("headers", ()), named]
             await send(message)
 
         try:
@@ -103,6 +103,11 @@ class RequestIds:
             await json_response(error_body(error), 500)(scope, receive, send_with_id)
         finally:
             current_request_id.reset(token)
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """A header of a request, by its name in lower case, as servers give it."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
 def error_response(error: TriviumError) -> Response:
@@ -160,7 +165,31 @@ async def _on_client_gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)  # nobody sees it; nginx's number for the access log
 
 
-# ---------------------------------------------------------------- clients that leave
+# ---------------------------------------------------------------- bodies, clients that leave
+
+
+async def read_body(receive: Receive) -> bytes:
+    """All of a request's body. Raises ClientGone."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` for who comes next: the body in one piece, then what the server says itself."""
+    first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+    async def replay() -> Message:
+        nonlocal first
+        message, first = first, None
+        return message or await receive()
+
+    return replay
 
 
 @asynccontextmanager
@@ -205,13 +234,17 @@ class EventStream(Response):
     of errors. `longest`: after so many seconds it ends, even if the client takes nothing.
     """
 
-    media_type = "text/event-stream"
+    media_type, status_code, background = "text/event-stream", 200, None
+    HEADERS = (
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    )
 
     def __init__(
         self, body: AsyncIterator[bytes], source: AsyncGenerator[Any, None], longest: float
     ) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
+        self.raw_headers = list(self.HEADERS)
         self._body = body
         self._source = source
         self._started = False

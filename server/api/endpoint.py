@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.wire import header, read_body, replayed
 
 JSON = "application/json"
 
@@ -20,20 +22,24 @@ class BodyRoute(APIRoute):
     what is wrong, and takes the little that the strict parser refuses, such as lone surrogates.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer, careful = self.endpoint, super().get_route_handler()
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         assert self.body_field is not None
         model: Any = self.body_field.field_info.annotation
         assert issubclass(model, BaseModel)
+        self._model = model
+        self._careful, self.app = self.app, self._answer
 
-        async def handle(request: Request) -> Response:
-            if request.headers.get("content-type") != JSON:
-                return await careful(request)
-            try:
-                body = model.model_validate_json(await request.body())
-            except ValidationError:
-                return await careful(request)
-            response: Response = await answer(body=body, request=request)
-            return response
-
-        return handle
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if header(scope, b"content-type") != JSON:
+            await self._careful(scope, receive, send)
+            return
+        content = await read_body(receive)
+        try:
+            body = self._model.model_validate_json(content)
+        except ValidationError:
+            await self._careful(scope, replayed(content, receive), send)
+            return
+        request = Request(scope, receive, send)
+        response: Response = await self.endpoint(body=body, request=request)
+        await response(scope, receive, send)

@@ -18,7 +18,7 @@ from server.edge.keys import Key
 from server.edge.keys import Scope as KeyScope
 from server.errors import Forbidden, TriviumError, Unauthorized
 from server.settings import is_loopback
-from server.wire import error_response
+from server.wire import error_response, header
 
 OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/livez", "/readyz", "/version"})
 """For all: how the server is, and the chat page, which asks for a key itself."""
@@ -121,14 +121,13 @@ class LocalOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                self._check(Headers(scope=scope))
+                self._check(header(scope, b"host") or "", header(scope, b"origin"))
             except Forbidden as error:
                 await error_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _check(self, headers: Headers) -> None:
-        host, origin = headers.get("host", ""), headers.get("origin")
+    def _check(self, host: str, origin: str | None) -> None:
         if host and not _means_loopback(host):
             raise Forbidden(
                 f"this server asks for no API key, so it answers to localhost only, not to {host};"

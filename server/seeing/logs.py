@@ -26,6 +26,8 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _SECRET = re.compile(re.escape(PREFIX) + r"[\w-]+")
 
 MOST_CHARACTERS = 200
+_HARMLESS = re.compile(rf"[\w/.~-]{{0,{MOST_CHARACTERS}}}", re.ASCII)
+"""Text that percent-encoding leaves as it is."""
 
 LogFormat = Literal["text", "json"]
 
@@ -76,6 +78,8 @@ def _json(line: dict[str, Any]) -> str:
 
 def harmless(text: str) -> str:
     """What a client wrote, fit to be part of a line: percent-encoded, and not too long."""
+    if _HARMLESS.fullmatch(text):
+        return text
     return quote(text, errors="replace")[:MOST_CHARACTERS]
 
 

@@ -27,7 +27,6 @@ from opentelemetry.trace import (
     TracerProvider,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from server.relay.events import Segment
@@ -42,6 +41,7 @@ from server.seeing.observe import (
     RequestEnded,
     RequestStarted,
 )
+from server.wire import header
 
 TRACEPARENT = "traceparent"
 TRACED = "/v1/"
@@ -78,7 +78,7 @@ class Tracing:
     @contextmanager
     def http_request(self, scope: Scope) -> Iterator[Span]:
         """The span of a request, current within."""
-        traceparent = Headers(scope=scope).get(TRACEPARENT, "")
+        traceparent = header(scope, TRACEPARENT.encode()) or ""
         if not scope["path"].startswith(TRACED) or not (traceparent or self._records):
             yield trace.INVALID_SPAN
             return

@@ -6,8 +6,8 @@ finish reason, followed by `[DONE]`, as vLLM does; OpenAI's clients raise it as 
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
@@ -35,7 +35,7 @@ class Answer:
 
     model: str
     include_usage: bool = False
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    id: str = field(default_factory=lambda: f"chatcmpl-{os.urandom(16).hex()}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
