@@ -36,6 +36,8 @@ from server.relay.sse import EventTooLarge, SSEParser
 CHAT = ChatCompletionRequest.path
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
 MAX_MESSAGE = 1000
+MOST_LEVELS = 100
+"""Of JSON that is passed on. pydantic writes 255, and an answer puts some around it."""
 MAX_ERROR_BYTES = 64 * 1024
 PASSED_STATUSES = frozenset({400, 409, 413, 422, 429})
 """A worker's 4xx that is the client's affair; the others (401, 404, …) are faults of ours."""
@@ -240,6 +242,7 @@ def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
     text = _checked(delta.get("content"), str)
     if logprobs is not None:
         _checked(logprobs.get("content"), list)
+        _check_depth(logprobs)
     _checked(delta.get("tool_calls") or None, list)
     if reason in ("abort", "error"):
         raise UpstreamFailed("the model's server gave up in the middle of the answer")
@@ -247,9 +250,19 @@ def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
         yield Finished(str(reason), _checked(stop_reason, int, str))
     fields = {k: v for k, v in delta.items() if k not in ("content", "role") and v}
     if fields:
+        _check_depth(fields)
         yield RawDelta(fields, logprobs=None if text else logprobs)
     if text or (logprobs and not fields):
         yield TextDelta(text or "", logprobs=logprobs)
+
+
+def _check_depth(value: Any, left: int = MOST_LEVELS) -> None:
+    """Raise ValueError for what is nested so deeply that it could not be written again."""
+    if not left:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, left - 1)
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

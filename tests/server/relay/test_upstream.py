@@ -63,6 +63,8 @@ def test_lone_surrogates_are_replaced() -> None:
         b'{"choices": [{"delta": {}, "finish_reason": "stop", "stop_reason": [7]}]}',
         b"[" * 100_000,
         b'{"choices": [{"delta": {}, "finish_reason": "abort"}]}', b'{"error": "boom"}',
+        b'{"choices": [{"delta": {"tool_calls": %b}}]}' % (b"[" * 300 + b"]" * 300),
+        b'{"choices": [{"delta": {}, "logprobs": {"x": %b}}]}' % (b"[" * 300 + b"]" * 300),
         b'{"error": {"message": "m", "code": 500}}',
     ],
 )  # fmt: skip
