@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple, Self, cast
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -70,7 +70,8 @@ def _authorization(url: SplitResult) -> str:
     """For an operator's own worker whose URL has a name and a password."""
     if url.username is None:
         return ""
-    secret = base64.b64encode(f"{url.username}:{url.password or ''}".encode()).decode()
+    login = f"{unquote(url.username)}:{unquote(url.password or '')}"
+    secret = base64.b64encode(login.encode()).decode()
     return f"Authorization: Basic {secret}\r\n"
 
 

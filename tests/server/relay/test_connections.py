@@ -133,7 +133,7 @@ async def test_what_a_request_says() -> None:
 
 async def test_an_operators_url_may_have_a_password() -> None:
     async with site(HELLO) as here, Connections() as pool:
-        await ask(pool, here.url.replace("127.0.0.1", "me:secret@127.0.0.1"))
+        await ask(pool, here.url.replace("127.0.0.1", "me:secr%65t@127.0.0.1"))
         assert b"\r\nAuthorization: Basic bWU6c2VjcmV0\r\n" in here.requests[0]
 
 
