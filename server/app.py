@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from experts.registry import Registry
 from server.api.admin import Admin, admin_router
+from server.api.endpoint import BodyRoute
 from server.api.openapi import install_openapi, operation_id
 from server.api.routes import api_router
 from server.edge.addresses import Addresses
@@ -23,6 +24,7 @@ from server.edge.guard import install_guard
 from server.edge.keyring import Keyring
 from server.edge.keys import KeyStore
 from server.relay.circuits import Circuits
+from server.relay.connections import Connections
 from server.relay.dispatch import Dispatcher
 from server.relay.legs import META
 from server.relay.pool import Pool, PoolOptions
@@ -101,6 +103,7 @@ def create_app(
     app.include_router(api_router())
     app.include_router(admin_router())
     app.include_router(web_router())
+    app.router.routes.sort(key=lambda route: not isinstance(route, BodyRoute))  # asked most: first
     return app
 
 
@@ -133,8 +136,8 @@ async def _running(
     registry = Registry(settings.database)
     snapshots = SnapshotHolder()
     addresses = Addresses(settings.worker_networks, settings.meta_bases)
-    async with worker_session(addresses) as session:
-        upstream = Upstream(session)
+    async with worker_session(addresses) as session, Connections(addresses) as connections:
+        upstream = Upstream(connections)
         circuits = Circuits(upstream, observer)
         pool = Pool(upstream, circuits, pool_options(settings), observer)
         drain.subscribe(pool.end)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -22,8 +22,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.api.messages.errors import AnthropicErrors
 from server.errors import TriviumError, error_body, http_headers, http_status, openai_error
 from server.seeing.logs import request_id as current_request_id
-
-T = TypeVar("T")
 
 REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -41,6 +39,8 @@ class ClientGone(Exception):
 
 def to_json(content: Any) -> bytes:
     """JSON in UTF-8; what cannot be encoded is replaced, so that an answer always goes out."""
+    with suppress(UnicodeEncodeError):  # lone surrogates
+        return msgspec.json.encode(content)
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -81,8 +81,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given, started = Headers(scope=scope).get(REQUEST_ID, ""), False
-        request_id = given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        given, started = header(scope, REQUEST_ID.encode()) or "", False
+        request_id = given if _SANE_ID.fullmatch(given) else f"req_{os.urandom(16).hex()}"
         scope.setdefault("state", {})["request_id"] = request_id
         token = current_request_id.set(request_id)
 
@@ -90,7 +90,8 @@ class RequestIds:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                named = (REQUEST_ID.encode(), request_id.encode())
+                message["headers"] = [*message.get("headers", ()), named]
             await send(message)
 
         try:
@@ -102,6 +103,11 @@ class RequestIds:
             await json_response(error_body(error), 500)(scope, receive, send_with_id)
         finally:
             current_request_id.reset(token)
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """A header of a request, by its name in lower case, as servers give it."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
 def error_response(error: TriviumError) -> Response:
@@ -159,20 +165,56 @@ async def _on_client_gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)  # nobody sees it; nginx's number for the access log
 
 
-# ---------------------------------------------------------------- clients that leave
+# ---------------------------------------------------------------- bodies, clients that leave
 
 
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do `work` unless the client leaves first: then it is cancelled. Raises ClientGone."""
-    task = asyncio.create_task(work)
+async def read_body(receive: Receive) -> bytes:
+    """All of a request's body. Raises ClientGone."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` for who comes next: the body in one piece, then what the server says itself."""
+    first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+    async def replay() -> Message:
+        nonlocal first
+        message, first = first, None
+        return message or await receive()
+
+    return replay
+
+
+@asynccontextmanager
+async def while_connected(receive: Receive, longest: float | None = None) -> AsyncIterator[None]:
+    """What is done within is cancelled when the client leaves, or after `longest` seconds.
+
+    Raises ClientGone, and TimeoutError when time is up.
+    """
     watch = asyncio.create_task(_disconnect(receive))
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        async with asyncio.timeout(longest) as patience:
+
+            def left(watch: asyncio.Task[None]) -> None:
+                if not watch.cancelled():
+                    with suppress(RuntimeError):  # the block is left already
+                        patience.reschedule(0)
+
+            watch.add_done_callback(left)
+            yield
+    except TimeoutError:
+        if patience.expired() and watch.done():
+            raise ClientGone from None
+        raise
     finally:
-        await _stop(task, watch)
+        watch.cancel()
 
 
 async def _disconnect(receive: Receive) -> None:
@@ -180,27 +222,29 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _stop(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they have cleaned up."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+class LastPiece(bytes):
+    """What an answer ends with: it goes out in one with the end."""
 
 
 class EventStream(Response):
-    """A server-sent event stream. However it ends, `source` is closed, and with it the workers.
+    """A server-sent event stream, up to its `LastPiece`. However it ends, `source` is closed, and
+    with it the workers.
 
     The status waits for the first bytes of `body`: what it raises before them is for the handlers
     of errors. `longest`: after so many seconds it ends, even if the client takes nothing.
     """
 
-    media_type = "text/event-stream"
+    media_type, status_code, background = "text/event-stream", 200, None
+    HEADERS = (
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    )
 
     def __init__(
         self, body: AsyncIterator[bytes], source: AsyncGenerator[Any, None], longest: float
     ) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
+        self.raw_headers = list(self.HEADERS)
         self._body = body
         self._source = source
         self._started = False
@@ -209,8 +253,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._source):
             try:
-                async with asyncio.timeout(self._longest):
-                    await until_disconnect(receive, self._send(send))
+                async with while_connected(receive, self._longest):
+                    await self._send(send)
             except TimeoutError:
                 log.warning("the client was too slow to take the whole stream; it is dropped")
             except (ClientGone, OSError):
@@ -225,5 +269,5 @@ class EventStream(Response):
                 await send(
                     {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 )
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            more = not isinstance(chunk, LastPiece)
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})

@@ -107,6 +107,8 @@ class Received:
 
     body: dict[str, Any]
     headers: dict[str, str]
+    peer: Any = None
+    """The address at the other end of its connection."""
     aborted: bool = False
     """The orchestrator closed the connection before the answer was complete."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -178,7 +180,8 @@ class FakeWorker:
         return web.json_response({"data": [{"id": self.model, "max_model_len": 2048}]})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        received = Received(await request.json(), dict(request.headers))
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        received = Received(await request.json(), dict(request.headers), peer)
         self.received.append(received)
         try:
             return await self._answer(request, received.body)

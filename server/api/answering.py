@@ -13,7 +13,7 @@ from server.errors import BadRequest, NotReady
 from server.relay.events import Batch
 from server.relay.legs import AUTO, GenerationRequest
 from server.services import Services, services_of
-from server.wire import EventStream, until_disconnect
+from server.wire import EventStream, while_connected
 
 GRACE_SECONDS = 5.0
 """For a client to take the end of an answer whose time is up."""
@@ -34,8 +34,8 @@ async def respond(
     if body.stream:
         longest = services.dispatcher.longest + GRACE_SECONDS
         return EventStream(stream(batches), batches, longest)
-    async with aclosing(batches):
-        whole = await until_disconnect(request.receive, fold(batches))
+    async with aclosing(batches), while_connected(request.receive):
+        whole = await fold(batches)
     return Response(whole, media_type="application/json")
 
 

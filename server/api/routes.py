@@ -14,6 +14,7 @@ from server.api.chat.encode import Answer, ChunkEncoder, fold
 from server.api.chat.schemas import ChatCompletion, ChatCompletionRequest, Model, ModelList
 from server.api.completions.encode import CompletionAnswer, CompletionEncoder, fold_completion
 from server.api.completions.schemas import Completion, CompletionRequest
+from server.api.endpoint import BodyRoute
 from server.api.messages import request as messages_request
 from server.api.messages.encode import MessageEncoder, fold_message
 from server.api.messages.objects import AnswerMessage, MessagesError
@@ -42,7 +43,12 @@ def api_router() -> APIRouter:
         ("/v1/messages", messages, MESSAGE_ANSWERS),
     ):
         router.add_api_route(
-            path, endpoint, methods=["POST"], response_model=None, responses=responses_
+            path,
+            endpoint,
+            methods=["POST"],
+            response_model=None,
+            responses=responses_,
+            route_class_override=BodyRoute,
         )
     router.add_api_route("/v1/models", list_models, methods=["GET"], responses=failures(*ALWAYS))
     router.add_api_route(

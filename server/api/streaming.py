@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from server.errors import TriviumError
 from server.relay.events import Batch, Event
+from server.wire import LastPiece
 
 DONE = b"data: [DONE]\n\n"
 """Ends OpenAI's streams of chunks."""
@@ -34,8 +35,10 @@ class Encoder(Protocol):
 
 
 async def encoded(batches: AsyncIterator[Batch], encoder: Encoder) -> AsyncIterator[bytes]:
-    """The answer as server-sent events, those of a batch in one piece. A fault is raised as long
-    as nothing was given; afterwards it becomes an error event."""
+    """The answer as server-sent events, those of a batch in one piece, ended by a `LastPiece`.
+
+    A fault is raised as long as nothing was given; afterwards it becomes an error event.
+    """
     begun = False
     try:
         async for batch in batches:
@@ -45,13 +48,13 @@ async def encoded(batches: AsyncIterator[Batch], encoder: Encoder) -> AsyncItera
                 yield data
             if batch[-1].kind == "failed":
                 raise batch[-1].error
-        yield encoder.end()
+        yield LastPiece(encoder.end())
     except Exception as error:
         if not begun:
             raise
         if not isinstance(error, TriviumError):
             log.exception("a stream failed")
-        yield encoder.failed(error)
+        yield LastPiece(encoder.failed(error))
 
 
 async def each(batches: AsyncIterator[Batch]) -> AsyncIterator[Event]:

@@ -93,6 +93,19 @@ class Addresses:
         """For an aiohttp session: connects to permitted addresses only."""
         return aiohttp.TCPConnector(limit=0, resolver=_Resolver(self), socket_factory=self._open)
 
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """A socket connected to the first permitted address that answers. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        self.learn_own(host, [str(info[4][0]) for info in found])
+        last = OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+        for info in found:
+            try:
+                return await _connected(self._open(info), info[4])
+            except OSError as error:
+                last = error
+        raise last
+
     def learn_own(self, host: str, addresses: Sequence[str]) -> None:
         """Take note of what a name resolved to, if it is the operator's own worker's."""
         if host in self._own_hosts:
@@ -127,6 +140,17 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+async def _connected(opened: socket.socket, address: Any) -> socket.socket:
+    """Raises OSError; then the socket is closed."""
+    try:
+        opened.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(opened, address)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def _means(network: Network, ip: IPv4Address | IPv6Address) -> bool:

@@ -6,6 +6,7 @@ Plain ASGI, one check a request. A server that asks for no keys answers this mac
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from server.edge.keys import Key
 from server.edge.keys import Scope as KeyScope
 from server.errors import Forbidden, TriviumError, Unauthorized
 from server.settings import is_loopback
-from server.wire import error_response
+from server.wire import error_response, header
 
 OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/livez", "/readyz", "/version"})
 """For all: how the server is, and the chat page, which asks for a key itself."""
@@ -120,15 +121,14 @@ class LocalOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                self._check(Headers(scope=scope))
+                self._check(header(scope, b"host") or "", header(scope, b"origin"))
             except Forbidden as error:
                 await error_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _check(self, headers: Headers) -> None:
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if host and not is_loopback(_hostname(host)):
+    def _check(self, host: str, origin: str | None) -> None:
+        if host and not _means_loopback(host):
             raise Forbidden(
                 f"this server asks for no API key, so it answers to localhost only, not to {host};"
                 " TRIVIUM_KEYS=on makes it ask for keys, TRIVIUM_KEYS=off leaves that to a proxy"
@@ -140,9 +140,10 @@ class LocalOnly:
         )
 
 
-def _hostname(host: str) -> str:
-    """The name in a Host header, without port and brackets; "" if it is none."""
+@lru_cache(maxsize=256)
+def _means_loopback(host: str) -> bool:
+    """Whether a Host header, with or without port and brackets, names this machine."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
-        return ""
+        return False

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import BodyTimeout, BodyTooLarge
-from server.wire import error_response
+from server.wire import error_response, header, replayed
 
 BODY_SECONDS = 60.0
 """A body that takes longer would keep one of the places in flight for nothing."""
@@ -30,17 +29,17 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._read(Headers(scope=scope), receive)
+            body = await self._read(header(scope, b"content-length") or "", receive)
         except (BodyTooLarge, BodyTimeout) as error:
             await error_response(error)(scope, receive, send)
             return
         if body is not None:
             scope.setdefault("state", {})["body_bytes"] = len(body)
-            await self._app(scope, _with_body(body, receive), send)
+            await self._app(scope, replayed(body, receive), send)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The body, or None if the client left. Raises BodyTooLarge and BodyTimeout."""
-        said = headers.get("content-length", "")
+    async def _read(self, said: str, receive: Receive) -> bytes | None:
+        """The body, or None if the client left. `said`: its length by the header. Raises
+        BodyTooLarge and BodyTimeout."""
         if said.isdecimal() and (len(said) > MOST_DIGITS or int(said) > self._most):
             raise self._too_large()
         parts, size = [], 0
@@ -66,15 +65,3 @@ class BodyLimit:
             f"the request's body is larger than {self._most} bytes; send less, or raise"
             " TRIVIUM_MAX_BODY_BYTES on the server"
         )
-
-
-def _with_body(body: bytes, receive: Receive) -> Receive:
-    """`receive` for the routes: the body in one piece, then what the server says itself."""
-    first: Message | None = {"type": "http.request", "body": body, "more_body": False}
-
-    async def replay() -> Message:
-        nonlocal first
-        message, first = first, None
-        return message or await receive()
-
-    return replay

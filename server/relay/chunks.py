@@ -23,8 +23,18 @@ class _Usage(Struct, gc=False):
     completion_tokens_details: _CompletionDetails | None = None
 
 
+class _Delta(Struct, gc=False, forbid_unknown_fields=True):
+    content: str | None = None
+    role: str | None = None
+    reasoning: None = None
+    reasoning_content: None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
 class _Choice(Struct, gc=False):
-    delta: dict[str, str | None]
+    delta: _Delta
     finish_reason: None = None
     logprobs: None = None
 
@@ -45,7 +55,7 @@ def plain_events(data: bytes) -> list[WorkerEvent] | None:
     not a plain one, or broken."""
     try:
         # As text: in bytes, bad UTF-8 would not be seen in a field that is skipped.
-        chunk = _DECODER.decode(data.decode())
+        chunk = _DECODER.decode(data if data.isascii() else data.decode())
     except (MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     events: list[WorkerEvent] = []
@@ -59,11 +69,6 @@ def plain_events(data: bytes) -> list[WorkerEvent] | None:
                 completion.reasoning_tokens if completion else None,
             )
         )
-    for choice in chunk.choices[:1]:
-        delta = choice.delta
-        text = delta.pop("content", None)
-        if delta and any(value for key, value in delta.items() if key != "role"):
-            return None
-        if text:
-            events.append(TextDelta(text))
+    if chunk.choices and (text := chunk.choices[0].delta.content):
+        events.append(TextDelta(text))
     return events

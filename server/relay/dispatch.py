@@ -12,7 +12,6 @@ from server.errors import TriviumError
 from server.relay.events import Batch, Considered, Event, Traced, WorkerEvent
 from server.relay.handoff import (
     Action,
-    Emit,
     Handoff,
     LegEnded,
     LegFailed,
@@ -71,7 +70,8 @@ class Dispatcher:
             watch.choices = choices
             watch.usage = lambda: total_usage(choices, request.n or 1)
             answers = [self._drive(request, choice, deadline, watch) for choice in choices]
-            async with aclosing(merge(answers)) as batches:
+            merged = answers[0] if len(answers) == 1 else merge(answers)
+            async with aclosing(merged) as batches:
                 async for batch in batches:
                     if (failed := batch[-1]).kind == "failed":
                         watch.error = failed.error
@@ -94,7 +94,7 @@ class Dispatcher:
             with watch.leg(choice, leg):
                 async with aclosing(self._leg(request, leg, deadline, failed)) as worker:
                     async for batch in worker:
-                        events, turn = _react(choice, batch, self._clock())
+                        events, turn = choice.on_batch(batch, self._clock())
                         if events:
                             yield events
                         if turn is not None:
@@ -138,26 +138,8 @@ class Dispatcher:
         return expert.endpoints if expert else target.endpoints
 
 
-def _react(
-    choice: Handoff, batch: Sequence[Happening], now: float
-) -> tuple[list[Event], Action | None]:
-    """What the client gets of a batch, and what ends the leg, if anything in the batch does."""
-    events: list[Event] = []
-    for happening in batch:
-        for action in choice.on(happening, now):
-            if not isinstance(action, Emit):
-                return events, action  # it is the last of the actions
-            events.append(action.event)
-    return events, None
-
-
 async def merge(streams: Sequence[AsyncGenerator[Batch, None]]) -> AsyncGenerator[Batch, None]:
     """Batches of all streams as they come, each stream's in order. The first exception ends it."""
-    if len(streams) == 1:
-        async with aclosing(streams[0]) as only:
-            async for batch in only:
-                yield batch
-        return
     queue: asyncio.Queue[Batch | BaseException | None] = asyncio.Queue(QUEUED_BATCHES)
     pumps = [asyncio.create_task(_pump(stream, queue)) for stream in streams]
     try:

@@ -203,6 +203,26 @@ class Handoff:
                 return self._on_failure(event, now)
         return []
 
+    def on_batch(
+        self, batch: Sequence[WorkerEvent | LegEnded | LegFailed], now: float
+    ) -> tuple[list[Event], StartLeg | Done | None]:
+        """What the client gets of a batch, and what ends the leg, if anything in the batch does."""
+        events: list[Event] = []
+        as_it_comes = not (self._choice or self._stops.some or self._now.leg.purpose == "decision")
+        for event in batch:
+            if as_it_comes and event.kind == "text" and event.logprobs is None:
+                self._took(event.text, now)
+                self._sent += len(event.text)
+                events.append(event)
+            elif event.kind == "usage":
+                self._now.usage = event
+            else:
+                for action in self.on(event, now):
+                    if not isinstance(action, Emit):
+                        return events, action  # it is the last of the actions
+                    events.append(action.event)
+        return events, None
+
     def abort(self, now: float) -> None:
         """The answer is wanted no more: account for the current leg, unless that is done."""
         if not self._now.closed:
@@ -212,22 +232,24 @@ class Handoff:
         logprobs = self._logprobs(delta.logprobs)
         if self._now.leg.purpose == "decision":
             return []
-        if not self._now.deltas:
-            self._now.first = now
-        self._now.deltas += 1
-        self._parts.append(delta.text)
-        if self._now.leg.purpose == "whole":
-            self._resumable = False
+        self._took(delta.text, now)
         sent, stop = self._stops.push(delta.text)
-        if sent is delta.text and logprobs is delta.logprobs and not self._choice:
-            self._sent += len(sent)
-            return [Emit(delta)]  # as it came: so it is nearly always
         actions = self._emit_text(sent, logprobs)
         if stop is None:
             return actions
         self._parts = [self._text[: self._sent]]
         self._close_leg("finished", now)
         return [*actions, *self._done("stop", stop)]
+
+    def _took(self, text: str, now: float) -> None:
+        """Take note of text that the current leg wrote."""
+        progress = self._now
+        if not progress.deltas:
+            progress.first = now
+        progress.deltas += 1
+        self._parts.append(text)
+        if progress.leg.purpose == "whole":
+            self._resumable = False
 
     def _on_raw(self, delta: RawDelta, now: float) -> list[Action]:
         if self._now.leg.purpose == "decision":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from server.api.chat.schemas import AUTO as AUTO
@@ -142,10 +143,7 @@ def _home(model: str, snapshot: Snapshot) -> Target:
 def worker_body(request: GenerationRequest, leg: Leg, explain: str | None = None) -> dict[str, Any]:
     """The body of `leg`'s request: the client's fields, with what the leg changes. `explain` is a
     key under which the meta worker keeps what decided."""
-    dropped = NOT_FORWARDED | (frozenset() if leg.at_home else META_TOKEN_IDS)
-    if leg.purpose == "decision":
-        dropped |= NOT_FOR_DECISION
-    fields = request.model_dump(exclude_unset=True, exclude=set(dropped))
+    fields = request.model_dump(exclude_unset=True, exclude=_dropped(leg.purpose, leg.at_home))
     body = {k: v for k, v in fields.items() if v is not None}
     body["model"] = leg.target.endpoints[0].model
     body["stream"] = True
@@ -171,6 +169,13 @@ def worker_body(request: GenerationRequest, leg: Leg, explain: str | None = None
     if xargs:
         body["vllm_xargs"] = xargs
     return body
+
+
+@cache
+def _dropped(purpose: str, at_home: bool) -> set[str]:
+    """The client's fields that a leg's worker does not get."""
+    dropped = NOT_FORWARDED | (frozenset() if at_home else META_TOKEN_IDS)
+    return set(dropped | NOT_FOR_DECISION if purpose == "decision" else dropped)
 
 
 def _gate(request: GenerationRequest, leg: Leg) -> dict[str, Any]:

@@ -66,11 +66,13 @@ class SnapshotHolder:
         """The current snapshot, for as long as one request runs."""
         snapshot = self._current
         tokens = [expert.token_id for expert in snapshot.experts]
-        self._tokens_in_use.update(tokens)
+        for token in tokens:
+            self._tokens_in_use[token] += 1
         try:
             yield snapshot
         finally:
-            self._tokens_in_use.subtract(tokens)
+            for token in tokens:
+                self._tokens_in_use[token] -= 1
 
     def token_in_use(self, token_id: int) -> bool:
         """Whether a running request could still meet `token_id`; its slot must not be reused."""

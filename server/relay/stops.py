@@ -20,6 +20,11 @@ class SeamStops:
         self._before_seam = 0
         """How many of the held characters an earlier leg wrote."""
 
+    @property
+    def some(self) -> bool:
+        """Whether there are any; if not, text may go on as it comes."""
+        return bool(self._stops)
+
     def push(self, text: str) -> tuple[str, str | None]:
         """Add text; returns what may be sent now, and the stop string that it completed."""
         if not self._stops:

@@ -7,12 +7,13 @@ import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
+import msgspec
 
 from server.api.chat.schemas import ChatCompletionRequest
 from server.api.completions.logprobs import chat_choice
@@ -27,6 +28,7 @@ from server.errors import (
     UpstreamTimeout,
 )
 from server.relay.chunks import plain_events
+from server.relay.connections import CannotConnect, Connection, Connections
 from server.relay.events import Finished, RawDelta, TextDelta, Usage, WorkerBatch, WorkerEvent
 from server.relay.snapshot import Endpoint
 from server.relay.sse import EventTooLarge, SSEParser
@@ -34,6 +36,8 @@ from server.relay.sse import EventTooLarge, SSEParser
 CHAT = ChatCompletionRequest.path
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
 MAX_MESSAGE = 1000
+MOST_LEVELS = 100
+"""Of JSON that is passed on. pydantic writes 255, and an answer puts some around it."""
 MAX_ERROR_BYTES = 64 * 1024
 PASSED_STATUSES = frozenset({400, 409, 413, 422, 429})
 """A worker's 4xx that is the client's affair; the others (401, 404, …) are faults of ours."""
@@ -87,26 +91,24 @@ class Timeouts:
 
 
 def worker_session(addresses: Addresses | None = None) -> aiohttp.ClientSession:
-    """A session for `Upstream`: as many connections as there are requests, and no cookies.
-
-    With `addresses` it connects to permitted ones only.
-    """
+    """A session for all that is asked of workers besides answers: are they up, which rows have
+    they? With `addresses` it connects to permitted ones only."""
     connector = addresses.connector() if addresses else aiohttp.TCPConnector(limit=0)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 class Upstream:
-    """ChatUpstream over one aiohttp session, which the application's lifespan owns."""
+    """ChatUpstream over connections that the application's lifespan owns."""
 
-    def __init__(self, session: aiohttp.ClientSession, timeouts: Timeouts | None = None) -> None:
-        self._session = session
+    def __init__(self, connections: Connections, timeouts: Timeouts | None = None) -> None:
+        self._connections = connections
         self._timeouts = timeouts or Timeouts()
-        self._running: set[aiohttp.StreamReader] = set()
+        self._running: set[Connection] = set()
 
     def cut(self, error: TriviumError) -> None:
         """End every running stream: where it is read, `error` is raised."""
-        for content in self._running:
-            content.set_exception(error)
+        for answer in self._running:
+            answer.fail(error)
 
     async def stream_chat(
         self,
@@ -118,50 +120,57 @@ class Upstream:
     ) -> AsyncGenerator[WorkerBatch, None]:
         """See ChatUpstream. `body` is sent as it is, so it must ask for a stream."""
         timeouts = timeouts or self._timeouts
-        client_timeout = aiohttp.ClientTimeout(
-            total=total, sock_connect=timeouts.connect, sock_read=timeouts.first_token
-        )
         with _upstream_errors(endpoint):
-            async with self._session.post(
+            answer = await self._connections.post(
                 f"{endpoint.base_url}{path}",
-                data=json.dumps(body).encode(),
-                headers={**HEADERS, **leg_headers.get({})},
-                timeout=client_timeout,
-                allow_redirects=False,
-            ) as response:
-                if response.status != 200:
-                    raise await _refusal(response)
-                self._running.add(response.content)
-                try:
-                    async for batch in self._batches(response, timeouts):
-                        yield batch
-                finally:
-                    self._running.discard(response.content)
+                _encoded(body),
+                {**HEADERS, **leg_headers.get({})},
+                connect=timeouts.connect,
+                silence=timeouts.first_token,
+                total=total,
+            )
+            self._running.add(answer)
+            try:
+                if await answer.head() != 200:
+                    raise await _refusal(answer)
+                async for batch in _batches(answer, timeouts):
+                    yield batch
+            finally:
+                self._running.discard(answer)
+                answer.release()
 
-    async def _batches(
-        self, response: aiohttp.ClientResponse, timeouts: Timeouts
-    ) -> AsyncGenerator[WorkerBatch, None]:
-        stream, begun = _Stream(), False
-        while not stream.done:
-            read = await self._read(response.content, timeouts.tail if stream.finished else None)
-            if not begun:
-                begun = True
-                _limit_silence(response, timeouts.stall)
-            if batch := stream.take(read):
-                yield batch
-            if stream.fault is not None:
-                raise stream.fault
-        await self._read(response.content, timeouts.close)
 
-    async def _read(self, content: aiohttp.StreamReader, patience: float | None) -> bytes:
-        """Bytes as they come; b"" at the end, or when `patience` (s) is given and runs out."""
-        if patience is None or content.at_eof():
-            return await content.readany()
-        try:
-            async with asyncio.timeout(patience):
-                return await content.readany()
-        except (TimeoutError, aiohttp.ClientError):
-            return b""
+async def _batches(answer: Connection, timeouts: Timeouts) -> AsyncGenerator[WorkerBatch, None]:
+    stream, begun = _Stream(), False
+    while not stream.done:
+        read = await _read(answer, timeouts.tail if stream.finished else None)
+        if not begun:
+            begun = True
+            answer.limit_silence(timeouts.stall)
+        if batch := stream.take(read):
+            yield batch
+        if stream.fault is not None:
+            raise stream.fault
+    await _read(answer, timeouts.close)
+
+
+async def _read(answer: Connection, patience: float | None) -> bytes:
+    """Bytes as they come; b"" at the end, or when `patience` (s) is given and runs out."""
+    if patience is None or answer.at_end:
+        return await answer.read()
+    try:
+        async with asyncio.timeout(patience):
+            return await answer.read()
+    except OSError:  # TimeoutError is one
+        return b""
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """JSON; lone surrogates as they came, escaped."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(body).encode()
 
 
 class _Stream:
@@ -183,18 +192,18 @@ class _Stream:
         batch: list[WorkerEvent] = []
         try:
             for data in self._parser.feed(read):
-                if data == b"[DONE]" and self.finished:
+                if (plain := plain_events(data)) is not None:
+                    batch += plain
+                elif data == b"[DONE]" and self.finished:
                     self.done = True
                     break
-                self._parse(data, batch)
+                else:
+                    self._parse(data, batch)
         except (UpstreamError, EventTooLarge) as error:
             self.fault = error
         return batch
 
     def _parse(self, data: bytes, batch: list[WorkerEvent]) -> None:
-        if (plain := plain_events(data)) is not None:
-            batch += plain
-            return
         try:
             for event in parse_event(data):
                 batch.append(event)
@@ -207,14 +216,6 @@ class _Stream:
         self.done = True
         if not self.finished:
             self.fault = UpstreamFailed("the model's stream was cut before the end of the answer")
-
-
-def _limit_silence(response: aiohttp.ClientResponse, seconds: float) -> None:
-    """From now on a read takes at most `seconds`; aiohttp knows one limit for a whole response."""
-    connection = response.connection
-    if connection is not None and connection.protocol is not None:
-        connection.protocol.read_timeout = seconds
-        connection.protocol.start_timeout()
 
 
 def parse_event(data: bytes) -> Iterator[WorkerEvent]:
@@ -241,6 +242,7 @@ def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
     text = _checked(delta.get("content"), str)
     if logprobs is not None:
         _checked(logprobs.get("content"), list)
+        _check_depth(logprobs)
     _checked(delta.get("tool_calls") or None, list)
     if reason in ("abort", "error"):
         raise UpstreamFailed("the model's server gave up in the middle of the answer")
@@ -248,9 +250,19 @@ def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
         yield Finished(str(reason), _checked(stop_reason, int, str))
     fields = {k: v for k, v in delta.items() if k not in ("content", "role") and v}
     if fields:
+        _check_depth(fields)
         yield RawDelta(fields, logprobs=None if text else logprobs)
     if text or (logprobs and not fields):
         yield TextDelta(text or "", logprobs=logprobs)
+
+
+def _check_depth(value: Any, left: int = MOST_LEVELS) -> None:
+    """Raise ValueError for what is nested so deeply that it could not be written again."""
+    if not left:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, left - 1)
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
@@ -275,6 +287,9 @@ def _checked(value: Any, *kinds: type) -> Any:
 
 def _load(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`, with lone surrogates replaced: they cannot be sent on."""
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if isinstance(chunk := msgspec.json.decode(data.decode()), dict):
+            return chunk
     try:
         chunk = json.loads(data.decode())
         if _SURROGATE.search(data):
@@ -306,18 +321,18 @@ def worker_error(error: Any, status: int | None) -> UpstreamError:
     return UpstreamRejected(message, status=status, param=param)
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
+async def _refusal(answer: Connection) -> UpstreamError:
     """The exception for an answer that is not 200, whatever its body is."""
     raw = b""
-    while len(raw) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+    while len(raw) < MAX_ERROR_BYTES and (chunk := await answer.read()):
         raw += chunk
     try:
         body = json.loads(raw)
         error = body.get("error", body) if isinstance(body, dict) else None
     except (ValueError, RecursionError):
         error = None
-    log.warning("worker answered %d: %s", response.status, _clean(raw.decode("utf-8", "replace")))
-    return worker_error(error, response.status)
+    log.warning("worker answered %d: %s", answer.status, _clean(raw.decode("utf-8", "replace")))
+    return worker_error(error, answer.status)
 
 
 def _clean(message: object) -> str:
@@ -329,16 +344,17 @@ def _clean(message: object) -> str:
 
 @contextmanager
 def _upstream_errors(endpoint: Endpoint) -> Iterator[None]:
-    """Our exceptions for aiohttp's. The address goes to the log, not into the message."""
+    """Our exceptions for those of the connection. The address goes to the log, not into the
+    message."""
     try:
         yield
-    except (TimeoutError, aiohttp.ServerTimeoutError) as error:
+    except TimeoutError as error:
         log.warning("worker %s: %r", endpoint.base_url, error)
         raise UpstreamTimeout("the model's server did not answer in time") from error
-    except aiohttp.ClientConnectorError as error:
+    except CannotConnect as error:
         log.warning("worker %s: %r", endpoint.base_url, error)
         raise UpstreamFailed("the model's server cannot be reached") from error
-    except (aiohttp.ClientError, OSError) as error:
+    except OSError as error:
         log.warning("worker %s: %r", endpoint.base_url, error)
         raise UpstreamFailed("the connection to the model's server broke") from error
     except EventTooLarge as error:

@@ -42,9 +42,10 @@ class Account:
         self.usage += ended.usage
         if ended.error is not None:
             self.error = type(ended.error).__name__
-        if ended.first is not None and ended.first.first_ms is not None:
-            self.first_token = self.first_token or ended.first.first_ms / 1000
-        if ended.usage.prompt_tokens == 0 and (ended.outcome != "failed" or ended.first):
+        first = ended.first
+        if first is not None and first.first_ms is not None:
+            self.first_token = self.first_token or first.first_ms / 1000
+        if ended.usage.prompt_tokens == 0 and (ended.outcome != "failed" or first):
             self._prompt_due = True
 
     def tokens(self, body_bytes: int) -> int:

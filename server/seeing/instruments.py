@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -30,26 +31,56 @@ States = Callable[[], Mapping[str, str]]
 """How "meta" and every expert are: a state, and perhaps ": " and a reason."""
 
 
+Metric = TypeVar("Metric", Counter, Histogram)
+
+
+class Family(Generic[Metric]):
+    """A metric by its labels: each series is looked up once."""
+
+    def __init__(self, metric: Metric, names: Sequence[str]) -> None:
+        self._metric: Metric = metric
+        self._of_models = [name for name in names if name in MODEL_LABELS]
+        self._series: dict[tuple[object, ...], Metric] = {}
+
+    def labels(self, *values: object) -> Metric:
+        series = self._series.get(values)
+        if series is None:
+            series = self._series[values] = self._metric.labels(*values)
+        return series
+
+    def forget(self, model: str) -> None:
+        """Take out the series of a model."""
+        for label in self._of_models:
+            self._metric.remove_by_labels({label: model})
+        self._series.clear()
+
+
 class Instruments:
     """Makes the metrics of one registry, and labels for models. Times are in seconds."""
 
     def __init__(self, registry: CollectorRegistry, states: States) -> None:
         self._registry, self._states = registry, states
         self._known = frozenset[str]()
-        self._of_models: list[tuple[Counter | Histogram, str]] = []
+        self._families: list[Family[Counter] | Family[Histogram]] = []
 
-    def counter(self, name: str, text: str, *labels: str) -> Counter:
+    def total(self, name: str, text: str) -> Counter:
+        """A counter without labels."""
+        return Counter(f"trivium_{name}", text, registry=self._registry)
+
+    def counter(self, name: str, text: str, *labels: str) -> Family[Counter]:
         metric = Counter(f"trivium_{name}", text, labels, registry=self._registry)
-        self._of_models += [(metric, label) for label in labels if label in MODEL_LABELS]
-        return metric
+        family = Family(metric, labels)
+        self._families.append(family)
+        return family
 
     def histogram(
         self, name: str, text: str, buckets: tuple[float, ...], *labels: str
-    ) -> Histogram:
+    ) -> Family[Histogram]:
         name = f"trivium_{name}"
         metric = Histogram(name, text, labels, buckets=buckets, registry=self._registry)
-        self._of_models += [(metric, label) for label in labels if label in MODEL_LABELS]
-        return metric
+        family = Family(metric, labels)
+        self._families.append(family)
+        return family
 
     def gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"trivium_{name}", text, registry=self._registry)
@@ -71,8 +102,8 @@ class Instruments:
         """Take out the series of experts that are no longer registered."""
         served = self._served()
         for name in self._known - served:
-            for metric, label in self._of_models:
-                metric.remove_by_labels({label: name})
+            for family in self._families:
+                family.forget(name)
         self._known = served
 
     def _served(self) -> frozenset[str]:

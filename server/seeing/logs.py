@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
+import msgspec
 from opentelemetry import trace
 
 from server.edge.keys import PREFIX
@@ -25,6 +26,8 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _SECRET = re.compile(re.escape(PREFIX) + r"[\w-]+")
 
 MOST_CHARACTERS = 200
+_HARMLESS = re.compile(rf"[\w/.~-]{{0,{MOST_CHARACTERS}}}", re.ASCII)
+"""Text that percent-encoding leaves as it is."""
 
 LogFormat = Literal["text", "json"]
 
@@ -63,11 +66,20 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         line |= getattr(record, "fields", {})
-        return _blotted(json.dumps(line, default=str))
+        return _blotted(_json(line))
+
+
+def _json(line: dict[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(line, enc_hook=str).decode()
+    except UnicodeEncodeError:  # lone surrogates, which only escapes can show
+        return json.dumps(line, default=str)
 
 
 def harmless(text: str) -> str:
     """What a client wrote, fit to be part of a line: percent-encoded, and not too long."""
+    if _HARMLESS.fullmatch(text):
+        return text
     return quote(text, errors="replace")[:MOST_CHARACTERS]
 
 
@@ -81,5 +93,6 @@ def log_to_stderr(form: LogFormat | None = None) -> None:
     text = form == "text" or (form is None and sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter() if text else JsonFormatter())
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger(ACCESS_LOGGER).setLevel(logging.INFO)

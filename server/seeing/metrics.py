@@ -120,8 +120,8 @@ class _Answers:
             FIRST_TOKEN_BUCKETS,
             "model",
         )
-        self._prompt = make.counter("prompt_tokens", "Tokens of prompts, of every leg")
-        self._cached = make.counter(
+        self._prompt = make.total("prompt_tokens", "Tokens of prompts, of every leg")
+        self._cached = make.total(
             "cached_prompt_tokens", "Tokens of prompts that a worker's prefix cache had"
         )
 

@@ -18,9 +18,15 @@ from dataclasses import dataclass, field
 
 from opentelemetry import context as otel
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import (
+    NoOpTracerProvider,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    TracerProvider,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from server.relay.events import Segment
@@ -35,6 +41,7 @@ from server.seeing.observe import (
     RequestEnded,
     RequestStarted,
 )
+from server.wire import header
 
 TRACEPARENT = "traceparent"
 TRACED = "/v1/"
@@ -58,10 +65,12 @@ class _Request:
 
 
 class Tracing:
-    """Makes the spans of one application."""
+    """Makes the spans of one application. Requests of which nothing is recorded, and whose clients
+    bring no trace to go on with, are passed over."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer = provider.get_tracer("trivium")
+        self._records = not isinstance(provider, NoOpTracerProvider)
         self._open: dict[RequestStarted, _Request] = {}
 
     # ------------------------------------------------------------ the HTTP request
@@ -69,13 +78,13 @@ class Tracing:
     @contextmanager
     def http_request(self, scope: Scope) -> Iterator[Span]:
         """The span of a request, current within."""
-        if not scope["path"].startswith(TRACED):
+        traceparent = header(scope, TRACEPARENT.encode()) or ""
+        if not scope["path"].startswith(TRACED) or not (traceparent or self._records):
             yield trace.INVALID_SPAN
             return
         # Of the client's headers this one alone is looked at: `tracestate` and `baggage` hold
         # what it likes, and nothing of that shall reach a worker.
-        carrier = {TRACEPARENT: Headers(scope=scope).get(TRACEPARENT, "")}
-        parent = _w3c.extract(carrier, otel.Context())
+        parent = _w3c.extract({TRACEPARENT: traceparent}, otel.Context())
         span = self._tracer.start_span(scope["method"], parent, SpanKind.SERVER)
         token = otel.attach(trace.set_span_in_context(span, parent))
         try:
@@ -110,14 +119,15 @@ class Tracing:
         """The observer."""
         match happening:
             case RequestStarted():
-                opened = _Request(trace.get_current_span(), time.time_ns())
-                self._open[happening] = opened
-            case LegStarted():
-                self._leg_started(happening, self._open[happening.request])
-            case LegEnded():
-                self._leg_ended(happening, self._open[happening.request])
-            case RequestEnded():
-                _request_ended(happening, self._open.pop(happening.request).parent)
+                span = trace.get_current_span()
+                if self._records or span.get_span_context().is_valid:
+                    self._open[happening] = _Request(span, time.time_ns())
+            case LegStarted() if opened := self._open.get(happening.request):
+                self._leg_started(happening, opened)
+            case LegEnded() if opened := self._open.get(happening.request):
+                self._leg_ended(happening, opened)
+            case RequestEnded() if opened := self._open.pop(happening.request, None):
+                _request_ended(happening, opened.parent)
 
     def _leg_started(self, leg: LegStarted, request: _Request) -> None:
         around = trace.set_span_in_context(request.parent, otel.Context())

@@ -20,10 +20,11 @@ from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 from server.api.routes import api_router
 from server.relay.breaker import Breaker
 from server.relay.circuits import Circuits
+from server.relay.connections import Connections
 from server.relay.dispatch import Dispatcher
 from server.relay.pool import Pool, PoolOptions
 from server.relay.snapshot import Endpoint, LiveExpert, SnapshotHolder
-from server.relay.upstream import Timeouts, Upstream, worker_session
+from server.relay.upstream import Timeouts, Upstream
 from server.seeing.install import install_seeing
 from server.seeing.observe import Happening, fan_out
 from server.services import Health, Services
@@ -67,8 +68,9 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with worker_session() as session:
-            upstream, seen = Upstream(session), fan_out(seeing.observer, world.happenings.append)
+        async with Connections() as connections:
+            upstream = Upstream(connections)
+            seen = fan_out(seeing.observer, world.happenings.append)
             circuits = Circuits(upstream, seen, make_breaker=world.make_breaker)
             world.pool = Pool(upstream, circuits, world.options, seen)
             world.dispatcher = dispatcher = Dispatcher(

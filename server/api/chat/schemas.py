@@ -55,7 +55,7 @@ class StreamOptions(Wire):
 class TriviumOptions(BaseModel):
     """Our own field of the request; never forwarded to a worker."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     trace: bool = False
     """Tell which model wrote which part, in a `trivium` object at the end of the answer."""
@@ -67,6 +67,10 @@ class TriviumOptions(BaseModel):
     """Added to the named experts' scores at the meta LLM."""
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Seconds that the whole answer may take, if that is less than the server allows."""
+
+
+NO_OPTIONS = TriviumOptions()
+"""Of a request without that field."""
 
 
 class ChatCompletionRequest(Wire):
@@ -135,7 +139,7 @@ class ChatCompletionRequest(Wire):
 
     @property
     def options(self) -> TriviumOptions:
-        return self.trivium or TriviumOptions()
+        return self.trivium or NO_OPTIONS
 
     @property
     def include_usage(self) -> bool:

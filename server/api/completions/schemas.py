@@ -12,6 +12,7 @@ from server.api.chat.schemas import (
     MAX_CHOICES,
     MAX_STOPS,
     MAX_TOP_LOGPROBS,
+    NO_OPTIONS,
     Penalty,
     StopString,
     StreamOptions,
@@ -120,7 +121,7 @@ class CompletionRequest(Wire):
 
     @property
     def options(self) -> TriviumOptions:
-        return self.trivium or TriviumOptions()
+        return self.trivium or NO_OPTIONS
 
     @property
     def include_usage(self) -> bool:

@@ -9,8 +9,9 @@ import pytest
 
 from server.relay.breaker import Breaker, BreakerPolicy
 from server.relay.circuits import Circuits
+from server.relay.connections import Connections
 from server.relay.snapshot import Endpoint
-from server.relay.upstream import Upstream, worker_session
+from server.relay.upstream import Upstream
 from server.seeing.happenings import BreakerChanged
 from server.seeing.observe import Happening
 from tests.fakes import FakeWorker, in_turn, refuses, says
@@ -42,8 +43,8 @@ class Seen:
 @pytest.fixture
 async def seen() -> AsyncIterator[Seen]:
     happenings: list[Happening] = []
-    async with FakeWorker(says("word", "more")) as worker, worker_session() as session:
-        upstream = Upstream(session)
+    async with FakeWorker(says("word", "more")) as worker, Connections() as connections:
+        upstream = Upstream(connections)
         circuits = Circuits(upstream, happenings.append, make_breaker=lambda: Breaker(POLICY))
         seen = Seen(circuits, worker, happenings, [])
         circuits.subscribe(lambda: seen.changes.append(circuits.closed(worker.endpoint)))

@@ -6,10 +6,10 @@ import json
 from contextlib import aclosing
 from typing import Any
 
-import aiohttp
 import pytest
 
 from server.errors import ContextTooLong, UpstreamError, UpstreamFailed, UpstreamRejected
+from server.relay.connections import Connections
 from server.relay.events import Finished, RawDelta, TextDelta, Usage
 from server.relay.upstream import MAX_MESSAGE, Upstream, parse_event, worker_error, worker_session
 from tests.fakes import FakeWorker, says
@@ -63,6 +63,8 @@ def test_lone_surrogates_are_replaced() -> None:
         b'{"choices": [{"delta": {}, "finish_reason": "stop", "stop_reason": [7]}]}',
         b"[" * 100_000,
         b'{"choices": [{"delta": {}, "finish_reason": "abort"}]}', b'{"error": "boom"}',
+        b'{"choices": [{"delta": {"tool_calls": %b}}]}' % (b"[" * 300 + b"]" * 300),
+        b'{"choices": [{"delta": {}, "logprobs": {"x": %b}}]}' % (b"[" * 300 + b"]" * 300),
         b'{"error": {"message": "m", "code": 500}}',
     ],
 )  # fmt: skip
@@ -98,29 +100,20 @@ def test_messages_are_cleaned() -> None:
 
 
 async def test_connections_are_used_again() -> None:
-    opened = []
-
-    async def count(*_: object) -> None:
-        opened.append(1)
-
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_create_end.append(count)
     body = {"model": "m", "messages": [], "stream": True}
-    async with (
-        FakeWorker(says("a", "b")) as worker,
-        aiohttp.ClientSession(trace_configs=[tracing]) as session,
-    ):
+    async with FakeWorker(says("a", "b")) as worker, Connections() as connections:
         for _ in range(3):
-            async with aclosing(Upstream(session).stream_chat(worker.endpoint, body)) as batches:
+            batches = Upstream(connections).stream_chat(worker.endpoint, body)
+            async with aclosing(batches):
                 texts = [e.text async for b in batches for e in b if isinstance(e, TextDelta)]
             assert texts == ["a", "b"]
-        assert len(opened) == 1
+        assert len({request.peer for request in worker.received}) == 1
 
 
 async def test_closing_the_events_closes_the_connection() -> None:
     body = {"model": "m", "messages": [], "stream": True}
-    async with FakeWorker(says(*"abc", delay=0.05)) as worker, aiohttp.ClientSession() as session:
-        async with aclosing(Upstream(session).stream_chat(worker.endpoint, body)) as events:
+    async with FakeWorker(says(*"abc", delay=0.05)) as worker, Connections() as connections:
+        async with aclosing(Upstream(connections).stream_chat(worker.endpoint, body)) as events:
             async for _ in events:
                 break
         await worker.received[0].over.wait()
@@ -129,9 +122,9 @@ async def test_closing_the_events_closes_the_connection() -> None:
 
 async def test_redirects_are_not_followed() -> None:
     behave = says(status=307, headers={"Location": "/v1/chat/completions"})
-    async with FakeWorker(behave) as worker, worker_session() as session:
+    async with FakeWorker(behave) as worker, Connections() as connections:
         with pytest.raises(UpstreamError):
-            await anext(Upstream(session).stream_chat(worker.endpoint, {}))
+            await anext(Upstream(connections).stream_chat(worker.endpoint, {}))
         assert len(worker.received) == 1
 
 

@@ -10,11 +10,12 @@ import pytest
 from server.api.chat.schemas import ChatCompletionRequest
 from server.errors import NotReady, UnknownModel, UpstreamFailed
 from server.relay.circuits import Circuits
+from server.relay.connections import Connections
 from server.relay.dispatch import Dispatcher
 from server.relay.events import Usage
 from server.relay.pool import Pool
 from server.relay.snapshot import SnapshotHolder
-from server.relay.upstream import Upstream, worker_session
+from server.relay.upstream import Upstream
 from server.seeing.observe import (
     Happening,
     LegEnded,
@@ -58,8 +59,8 @@ class Recorder:
 async def observed(world: World, *, leave_after: int | None = None, **fields: Any) -> Recorder:
     """What is told of one request, whose events nobody takes after `leave_after`."""
     recorder = Recorder()
-    async with worker_session() as session:
-        upstream = Upstream(session)
+    async with Connections() as connections:
+        upstream = Upstream(connections)
         circuits = Circuits(upstream)
         pool = Pool(upstream, circuits)
         await drive(world.snapshots, pool, recorder, leave_after, fields)
@@ -180,8 +181,8 @@ async def test_what_cannot_begin_ends_too(world: World, model: str, up: bool) ->
     if not up:
         world.snapshots.publish((), ())
     recorder = Recorder()
-    async with worker_session() as session:
-        pool = Pool(upstream := Upstream(session), Circuits(upstream))
+    async with Connections() as connections:
+        pool = Pool(upstream := Upstream(connections), Circuits(upstream))
         with pytest.raises((UnknownModel, NotReady)) as raised:
             await drive(world.snapshots, pool, recorder, None, {"model": model})
     assert [type(told) for told in recorder.told] == [RequestStarted, RequestEnded]
