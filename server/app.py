@@ -22,13 +22,14 @@ from server.edge.audit import AuditLog
 from server.edge.guard import install_guard
 from server.edge.keyring import Keyring
 from server.edge.keys import KeyStore
+from server.processes.owner import Relays, Settling
 from server.relay.circuits import Circuits
 from server.relay.dispatch import Dispatcher
 from server.relay.legs import META
 from server.relay.pool import Pool, PoolOptions
 from server.relay.snapshot import SnapshotHolder
 from server.relay.upstream import Timeouts, Upstream, worker_session
-from server.seeing.install import Seeing, install_seeing
+from server.seeing.install import Seeing, alone, install_seeing
 from server.seeing.observe import Observer, fan_out, unobserved
 from server.seeing.trace_export import shut_down, tracer_provider
 from server.services import Health, Services
@@ -68,19 +69,23 @@ def create_app(
     meta_checkpoint: Path | None,
     watcher: Watcher | None = None,
     observe: Observer = unobserved,
+    relays: Relays | None = None,
 ) -> FastAPI:
     """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if the settings name
-    meta workers that run elsewhere."""
+    meta workers that run elsewhere. `relays`: the other processes of this server."""
     watcher, keyring, provider = watcher or Watcher(), Keyring(), tracer_provider()
     audit, drain = AuditLog(settings.audit_log), Drain(settings.drain_seconds)
+    if relays is not None:
+        drain = relays.drain
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         try:
             async with (
-                _following(settings, keyring),
+                following(settings, keyring),
                 _running(app, settings, meta_checkpoint, watcher, audit, drain, seeing, observe),
+                relays.running(app) if relays else contextlib.nullcontext(),
             ):
                 yield
         finally:
@@ -94,9 +99,11 @@ def create_app(
     )
     app.state.drain = drain
     install_openapi(app, keys_required=settings.keys_required)
-    install_guard(app, settings, keyring, audit)
+    if relays is not None:
+        app.add_middleware(Settling, relays=relays)
+    install_guard(app, settings, keyring, audit, relays.ledger if relays else None)
     app.add_middleware(Draining, drain=drain)
-    seeing = install_seeing(app, provider)
+    seeing = install_seeing(app, provider, relays.metrics if relays else alone)
     install_edge(app)
     app.include_router(api_router())
     app.include_router(admin_router())
@@ -105,7 +112,7 @@ def create_app(
 
 
 @contextlib.asynccontextmanager
-async def _following(settings: Settings, keyring: Keyring) -> AsyncIterator[None]:
+async def following(settings: Settings, keyring: Keyring) -> AsyncIterator[None]:
     """The keyring in step with the database, where keys are asked for."""
     if not settings.keys_required:
         yield
