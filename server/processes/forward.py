@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import quote
 
 import aiohttp
 from multidict import CIMultiDict
@@ -26,7 +25,7 @@ OWN_FOLDERS = ("/v1/models/",)
 """What a relay answers itself."""
 
 HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+    (b"connection", b"expect", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade")
 )
 """Headers of one connection, which end there."""
 NOT_SENT = HOP_BY_HOP | {b"x-forwarded-for", b"x-forwarded-proto", REQUEST_ID.encode()}
@@ -58,9 +57,8 @@ class OwnersDoor:
     ) -> aiohttp.client._RequestContextManager:
         """The same request."""
         assert self._session is not None
-        target = quote(scope["path"]).encode() if not scope.get("raw_path") else scope["raw_path"]
-        query = f"?{query.decode('latin-1')}" if (query := scope["query_string"]) else ""
-        url = URL(f"http://owner{target.decode('latin-1')}{query}", encoded=True)
+        path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+        url = URL(f"http://owner{path}?{query}" if query else f"http://owner{path}", encoded=True)
         return self._session.request(
             scope["method"], url, headers=_headers(scope), data=body, allow_redirects=False
         )

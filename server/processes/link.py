@@ -38,6 +38,11 @@ class Link:
         self.metrics: list[Family] = []
         """As it told them last."""
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has heard its first state; before that it takes no requests."""
+        return self._follows > 0
+
     def tell(self, state: State) -> None:
         self._told[state.snapshot.version] = state.snapshot
         self._channel.send(state)
@@ -93,5 +98,8 @@ class Link:
                 task.add_done_callback(self._explaining.discard)
 
     async def _answer(self, asked: Explain) -> None:
-        chances = await self._explain(asked.endpoint, asked.key, asked.experts)
-        self._channel.send(Explained(asked.id, dict(chances)))
+        chances: Mapping[str, float] = {}
+        try:
+            chances = await self._explain(asked.endpoint, asked.key, asked.experts)
+        finally:  # an answer waits for it
+            self._channel.send(Explained(asked.id, dict(chances)))

@@ -79,11 +79,11 @@ class Relays:
 
     async def metrics(self) -> Iterable[Family]:
         """Those of all relays, those that have ended included."""
-        links = list(self._links.values())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REPORT_SECONDS):
-                await asyncio.gather(*(link.report() for link in links))
-        return [*self._gone.families(), *(f for link in links for f in link.metrics)]
+                await asyncio.gather(*(link.report() for link in self._begun()))
+        # One that has ended meanwhile is not a link any more, but gone.
+        return [*self._gone.families(), *(f for link in self._links.values() for f in link.metrics)]
 
     async def settled(self) -> None:
         """Wait until every relay has the present state, but not for long."""
@@ -92,7 +92,7 @@ class Relays:
         number = self._state.number
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_SECONDS):
-                await asyncio.gather(*(link.follows(number) for link in self._links.values()))
+                await asyncio.gather(*(link.follows(number) for link in self._begun()))
 
     async def stop(self) -> None:
         """Let every relay finish its answers and end; return when all have."""
@@ -126,6 +126,9 @@ class Relays:
             for link in self._links.values():
                 link.tell(self._state)
 
+    def _begun(self) -> list[Link]:
+        return [link for link in self._links.values() if link.begun]
+
     def _may_use(self, token_id: int) -> bool:
         return any(link.may_use(token_id) for link in self._links.values())
 
@@ -140,8 +143,11 @@ class Relays:
         """One relay after the other, until there shall be none."""
         failures = 0
         while not self._stopping.is_set():
-            began = time.monotonic()
-            status = await self._run(orders, explain)
+            began, status = time.monotonic(), None
+            try:
+                status = await self._run(orders, explain)
+            except Exception:
+                log.exception("a process of the server could not be started or talked to")
             if self._stopping.is_set():
                 return
             failures = 0 if time.monotonic() - began > STEADY_SECONDS else failures + 1

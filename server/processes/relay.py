@@ -64,8 +64,11 @@ def main() -> None:
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     settings = Settings(**orders.settings)
     log_to_stderr(settings.log_format)
+    try:
+        listening = shared_socket(settings)
+    except OSError as error:
+        sys.exit(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}")
     relay = Relay(settings, orders)
-    listening = shared_socket(settings)
     gc.freeze()
     relay.server.run(sockets=[listening])
 
