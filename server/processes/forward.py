@@ -60,7 +60,7 @@ class OwnersDoor:
         path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
         url = URL(f"http://owner{path}?{query}" if query else f"http://owner{path}", encoded=True)
         return self._session.request(
-            scope["method"], url, headers=_headers(scope), data=body, allow_redirects=False
+            scope["method"], url, headers=sent_headers(scope), data=body, allow_redirects=False
         )
 
 
@@ -135,7 +135,7 @@ async def _body(receive: Receive, read: asyncio.Event) -> AsyncIterator[bytes]:
     read.set()
 
 
-def _headers(scope: Scope) -> CIMultiDict[str]:
+def sent_headers(scope: Scope) -> CIMultiDict[str]:
     """The client's, and what a proxy says of it."""
     headers = CIMultiDict(
         (name.decode("latin-1"), value.decode("latin-1"))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,9 +111,7 @@ class Many:
 @asynccontextmanager
 async def many(folder: Path, **settings: str) -> AsyncIterator[Many]:
     """Such a server with `settings` (`TRIVIUM_…` without the prefix, in small letters)."""
-    async with AsyncExitStack() as stack:
-        meta = await stack.enter_async_context(FakeMeta())
-        expert = await stack.enter_async_context(FakeWorker(says("42"), "calc"))
+    async with FakeMeta() as meta, FakeWorker(says("42"), "calc") as expert:
         site = _start(folder, meta, expert, settings)
         try:
             await site.until_up()

@@ -6,12 +6,9 @@ import asyncio
 import json
 import re
 import signal
-import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 import pytest_asyncio
 
@@ -169,30 +166,18 @@ def answers(page: httpx.Response) -> float:
 # ---------------------------------------------------------------- the end
 
 
-async def test_ctrl_c_lets_answers_of_all_processes_finish(tmp_path: Path) -> None:
-    async with many(tmp_path) as site:
-        site.write_slowly()
-        async with site.through_each() as clients:
-            running = [asyncio.create_task(text_of(http)) for http in clients]
-            await begun(site.meta.writer, 2)
-            (relay,) = site.relays()
-            site.process.send_signal(signal.SIGINT)
-            await asyncio.sleep(0.5)
-            async with httpx.AsyncClient(base_url=site.url) as http:
-                assert (await ask(http)).status_code == 503
-            assert await asyncio.gather(*running) == [SLOWLY] * 2
-        await asyncio.to_thread(site.process.wait, GONE_SECONDS)
-        assert site.process.returncode == 0
-        assert not relay.is_running()
-
-
-async def test_nothing_outlives_an_owner_that_is_killed(tmp_path: Path) -> None:
-    async with many(tmp_path) as site:
-        relays = site.relays()
-        site.process.kill()
-        site.process.wait()
-        _, alive = await asyncio.to_thread(psutil.wait_procs, relays, GONE_SECONDS)
-        assert not alive
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", site.port))
+async def test_ctrl_c_lets_answers_of_all_processes_finish(site: Many) -> None:
+    """Keep it the last of this module: it ends the server."""
+    site.write_slowly()
+    async with site.through_each() as clients:
+        running = [asyncio.create_task(text_of(http)) for http in clients]
+        await begun(site.meta.writer, 2)
+        (relay,) = site.relays()
+        site.process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.5)
+        async with httpx.AsyncClient(base_url=site.url) as http:
+            assert (await ask(http)).status_code == 503
+        assert await asyncio.gather(*running) == [SLOWLY] * 2
+    await asyncio.to_thread(site.process.wait, GONE_SECONDS)
+    assert site.process.returncode == 0
+    assert not relay.is_running()
