@@ -93,7 +93,9 @@ def serve(
 
 @app.command()
 def chat(
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    question: Annotated[
+        str | None, typer.Argument(help="What to ask; - reads it from standard input.")
+    ] = None,
     model: Annotated[str, typer.Option(help="trivium, trivium/meta or trivium/EXPERT.")] = (
         "trivium"
     ),
@@ -103,11 +105,20 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Ask one question; the answer streams into the terminal."""
+    """Ask one question; or, without one, talk: /help there lists what it can."""
+    import sys
+
     from server.commands import chat as chat_command
 
-    body = chat_command.request_body(question, model, system, temperature, max_tokens, trace)
-    chat_command.chat(url, body)
+    options = chat_command.Options(model, system, temperature, max_tokens, trace)
+    if question is not None or not sys.stdin.isatty():
+        text = sys.stdin.read() if question in (None, "-") else question
+        chat_command.chat(url, str(text).strip(), options)
+        return
+    from server.commands.repl import converse
+    from server.settings import Settings
+
+    converse(url, options, Settings().state_dir / "chat_history")
 
 
 @experts_app.command("add")
@@ -225,12 +236,16 @@ def starter_evaluate(
     limit: Annotated[
         int | None, typer.Option(help="Only N problems of each, evenly spaced.")
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Ask another server too: NAME=URL or NAME=URL#MODEL."),
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
 ) -> None:
-    """Exact-match accuracy: the meta alone, the expert alone, the whole system."""
+    """Exact answers: the meta alone, the expert alone, the whole system; and wrong calls."""
     from server.commands import starter as starter_command
 
-    starter_command.evaluate(url, limit, json_out)
+    starter_command.evaluate(url, limit, against or (), json_out)
 
 
 @bench_app.command("kernel")

@@ -19,7 +19,7 @@ from experts.training.encoding import Row, collate, encode_example, padded_lengt
 
 LANES = 4
 """Pools that are open at a time. Loader processes divide them, so 1, 2 or 4 do no work twice."""
-POOL_BATCHES = 24
+POOL_BATCHES = 64
 
 
 class ShuffledRows(Dataset[Row]):

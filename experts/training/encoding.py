@@ -15,7 +15,7 @@ from torch import Tensor
 from experts.training.conversations import Conversation, DataError, Example, Turn
 
 IGNORED = -100
-LENGTH_STEP = 16
+LENGTH_STEP = 8
 """Rows are padded to a multiple of this, which keeps the number of shapes small."""
 END_OF_TURN = "<|end_of_turn|>"
 """Added to a tokenizer that has no chat template, as LIMA does (arXiv 2305.11206, section 3)."""

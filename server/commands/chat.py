@@ -1,68 +1,123 @@
-"""`trivium chat`: one question, its answer as it streams, and who wrote what."""
+"""`trivium chat "…"`: one question, its answer as it streams, and who wrote what."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 from rich.console import Console
-from rich.table import Table
 
 from server.commands.client import CommandError, checked, with_session
 
-MOST_CHANCES = 3
+MOST_CHANCES = 2
 """Experts whose probabilities a trace shows."""
 
-
-def request_body(
-    question: str,
-    model: str,
-    system: str | None,
-    temperature: float,
-    max_tokens: int | None,
-    trace: bool,
-) -> dict[str, Any]:
-    """The chat completion request for the command's options."""
-    messages = [{"role": "system", "content": system}] if system else []
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [*messages, {"role": "user", "content": question}],
-        "temperature": temperature,
-        "stream": True,
-    }
-    if max_tokens is not None:
-        body["max_tokens"] = max_tokens
-    if trace:
-        body["trivium"] = {"trace": True}
-    return body
+Message = dict[str, str]
 
 
-def chat(url: str, body: dict[str, Any]) -> None:
-    """Send `body` and print the answer; then the trace, if one was asked for."""
+@dataclass(frozen=True)
+class Options:
+    """How to ask. `max_tokens` None: as long as the model likes."""
 
-    async def work(session: aiohttp.ClientSession) -> tuple[str, dict[str, Any] | None]:
-        text, trace = "", None
-        async with session.post("v1/chat/completions", json=body) as response:
-            if response.status != 200:
-                await checked(response)
-            async for chunk in _chunks(response):
-                if "error" in chunk:
-                    raise CommandError(chunk["error"]["message"])
-                for choice in chunk.get("choices", []):
-                    piece = choice["delta"].get("content") or ""
-                    text += piece
-                    sys.stdout.write(piece)
-                    sys.stdout.flush()
-                trace = chunk.get("trivium", trace)
-        sys.stdout.write("\n")
-        return text, trace
+    model: str = "trivium"
+    system: str | None = None
+    temperature: float = 0.0
+    max_tokens: int | None = None
+    trace: bool = False
 
-    text, trace = with_session(work, url)
-    if trace:
-        _print_trace(text, trace)
+    def body(self, messages: list[Message]) -> dict[str, Any]:
+        """The chat completion request that asks for the answer to `messages`."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [*system, *messages],
+            "temperature": self.temperature,
+            "stream": True,
+        }
+        if self.max_tokens is not None:
+            body["max_tokens"] = self.max_tokens
+        if self.trace:
+            body["trivium"] = {"trace": True}
+        return body
+
+
+@dataclass
+class Reply:
+    """An answer as far as it has come, and its trace if one was asked for."""
+
+    text: str = ""
+    segments: list[dict[str, Any]] = field(default_factory=list)
+
+
+def chat(url: str, question: str, options: Options) -> None:
+    """Ask `question` and print the answer; then the trace, if one is asked for."""
+    reply = Reply()
+    body = options.body([{"role": "user", "content": question}])
+    with_session(lambda session: stream(session, body, reply, write), url)
+    write("\n")
+    print_trace(reply)
+
+
+async def stream(
+    session: aiohttp.ClientSession,
+    body: dict[str, Any],
+    reply: Reply,
+    show: Callable[[str], None],
+) -> None:
+    """Send `body`, `show` the answer piece by piece, and gather it in `reply`, which holds what
+    came even where this is cancelled. Raises CommandError."""
+    async with session.post("v1/chat/completions", json=body) as response:
+        if response.status != 200:
+            await checked(response)
+        async for chunk in _chunks(response):
+            if "error" in chunk:
+                raise CommandError(chunk["error"]["message"])
+            for choice in chunk.get("choices", []):
+                piece = choice["delta"].get("content") or ""
+                reply.text += piece
+                show(piece)
+            reply.segments = (chunk.get("trivium") or {}).get("segments", reply.segments)
+
+
+def write(text: str) -> None:
+    """Print without a line's end, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def print_trace(reply: Reply) -> None:
+    """Who wrote what, a line for each part, as wide as the terminal; nothing without a trace."""
+    rows = [_row(reply.text, segment) for segment in reply.segments]
+    if not rows:
+        return
+    rows.insert(0, ("model", "tokens", "ms", "outcome", "P(expert)", "wrote"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    console = Console(highlight=False, markup=False, emoji=False)
+    for number, row in enumerate(rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        line = "  ".join(cells).rstrip()
+        console.print(
+            line, style=None if number else "dim", no_wrap=True, overflow="ellipsis", crop=True
+        )
+
+
+def _row(text: str, segment: dict[str, Any]) -> tuple[str, ...]:
+    outcome = segment["outcome"]
+    if segment.get("error"):
+        outcome += f": {segment['error']}"
+    wrote = text[segment["start"] : segment["end"]].strip()
+    return (
+        segment["model"],
+        str(segment["tokens"]),
+        f"{segment['start_ms']:.0f} to {segment['end_ms']:.0f}",
+        outcome,
+        ", ".join(f"{n} {p:.0%}" for n, p in _likeliest(segment.get("chances") or {})),
+        wrote.replace("\n", " ⏎ ") or "—",
+    )
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
@@ -74,23 +129,3 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
 
 def _likeliest(chances: dict[str, float]) -> list[tuple[str, float]]:
     return sorted(chances.items(), key=lambda chance: -chance[1])[:MOST_CHANCES]
-
-
-def _print_trace(text: str, trace: dict[str, Any]) -> None:
-    columns = ("model", "wrote", "tokens", "from (ms)", "to (ms)", "outcome", "P(expert)")
-    table = Table(*columns, box=None)
-    for segment in trace["segments"]:
-        wrote = text[segment["start"] : segment["end"]].strip()
-        outcome = segment["outcome"]
-        if segment.get("error"):
-            outcome += f": {segment['error']}"
-        table.add_row(
-            segment["model"],
-            wrote.replace("\n", " ⏎ ") or "—",
-            str(segment["tokens"]),
-            f"{segment['start_ms']:.0f}",
-            f"{segment['end_ms']:.0f}",
-            outcome,
-            ", ".join(f"{n} {p:.0%}" for n, p in _likeliest(segment.get("chances") or {})),
-        )
-    Console(stderr=False, highlight=False).print(table, markup=False)

@@ -60,6 +60,11 @@ def list_experts(url: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(views, indent=2))
         return
+    expert_table(views)
+
+
+def expert_table(views: list[dict[str, Any]]) -> None:
+    """Print the table."""
     if not views:
         print("no experts are registered; add one with `trivium experts add PATH`")
         return

@@ -1,117 +1,220 @@
 """`trivium starter evaluate`: what the shipped experts can and the meta alone cannot.
 
 Every question goes through the HTTP API of a running server: to the meta alone, to the expert
-alone, and to the whole system, whose routing errors count.
+alone, and to the whole system, whose routing errors count; and to other servers for comparison.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import aiohttp
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+import experts.starter
+from experts.starter.evaluation import Question, load_questions, scorer
 from server.commands.client import CommandError, checked, with_session
 from server.workers.starters import GROUP
 
-CONCURRENCY = 16
-MAX_TOKENS = 256
+T = TypeVar("T")
 
-IsCorrect = Callable[[str, str], bool]
+CONCURRENCY = 16
+MAX_TOKENS = 512
+GENERAL_TOKENS = 48
+"""How much of an answer to a general question is looked at for calls of experts."""
+GENERAL_FILE = Path(experts.starter.__file__).parent / "general_questions.txt"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Who is asked: `model` at the server of `session`."""
+
+    name: str
+    model: str
+    session: aiohttp.ClientSession
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Accuracies are shares of `questions` answered exactly."""
+    """One line of the table: the share of `questions` of one kind, or "all", that each
+    contestant answered exactly."""
 
     expert: str
+    kind: str
     questions: int
-    meta_alone: float
-    expert_alone: float
-    system: float
+    exact: dict[str, float]
 
 
-def evaluate(url: str, limit: int | None, json_out: Path | None) -> None:
-    """Print the table; write it to `json_out` if given."""
-    rows = with_session(lambda session: _rows(session, limit), url)
-    table = Table("expert", "questions", "meta alone", "expert alone", "system", box=None)
-    for row in rows:
-        shares = (f"{share:.1%}" for share in (row.meta_alone, row.expert_alone, row.system))
-        table.add_row(row.expert, str(row.questions), *shares)
-    Console(highlight=False).print(table)
+@dataclass(frozen=True)
+class Calls:
+    """General questions, and in which answers which experts were called: wrongly."""
+
+    questions: int
+    wrong: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `--json` writes."""
+
+    rows: list[Row]
+    calls: Calls
+
+
+def evaluate(url: str, limit: int | None, against: Sequence[str], json_out: Path | None) -> None:
+    """Print the tables; write the figures to `json_out` if given.
+
+    `against` names other OpenAI-compatible servers, "NAME=URL" or "NAME=URL#MODEL". Raises
+    CommandError.
+    """
+    report = with_session(lambda session: _report(session, limit, against), url)
+    console = Console(highlight=False)
+    console.print(_table(report.rows))
+    calls = report.calls
+    console.print(
+        f"\n{len(calls.wrong)} of {calls.questions} general questions called an expert",
+        *(f"  {expert}: {question}" for question, expert in calls.wrong),
+        sep="\n",
+    )
     if json_out is not None:
-        text = json.dumps([asdict(row) for row in rows], indent=2)
-        json_out.write_text(text + "\n", encoding="utf-8")
+        json_out.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
 
 
-async def _rows(session: aiohttp.ClientSession, limit: int | None) -> list[Row]:
+def _table(rows: Sequence[Row]) -> Table:
+    names = list(rows[0].exact) if rows else []
+    table = Table("expert", "kind", "questions", *names, box=None)
+    for row in rows:
+        shares = (f"{row.exact[name]:.1%}" for name in names)
+        style = "bold" if row.kind == ALL else None
+        table.add_row(row.expert, row.kind, str(row.questions), *shares, style=style)
+    return table
+
+
+async def _report(
+    session: aiohttp.ClientSession, limit: int | None, against: Sequence[str]
+) -> Report:
     rows = []
-    for point in entry_points(group=GROUP):
-        folder: Path = point.load()()
-        problems = _spread(_problems(folder), limit)
-        if not problems:
-            continue
-        scorer = importlib.import_module(f"experts.starter.{point.name}.answers")
-        models = ("trivium/meta", f"trivium/{point.name}", "trivium")
-        shares = [
-            await _share(session, model, problems, scorer.is_correct, point.name)
-            for model in models
+    async with _others(against) as others:
+        for point in entry_points(group=GROUP):
+            questions = _spread(load_questions(point.load()()), limit)
+            if questions:
+                mine = [
+                    Contestant("meta alone", "trivium/meta", session),
+                    Contestant("expert alone", f"trivium/{point.name}", session),
+                    Contestant("system", "trivium", session),
+                ]
+                rows += await _rows(point, questions, [*mine, *others])
+    general = _spread(GENERAL_FILE.read_text(encoding="utf-8").splitlines(), limit)
+    return Report(rows, await _calls(session, general))
+
+
+@asynccontextmanager
+async def _others(against: Sequence[str]) -> AsyncIterator[list[Contestant]]:
+    """The servers of `--against`. Raises CommandError."""
+    found: list[Contestant] = []
+    try:
+        for text in against:
+            name, _, place = text.partition("=")
+            url, _, model = place.partition("#")
+            if not name or not url.startswith(("http://", "https://")):
+                raise CommandError(f"--against {text}: write NAME=URL or NAME=URL#MODEL")
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+            session = aiohttp.ClientSession(url.rstrip("/") + "/", timeout=timeout)
+            found.append(Contestant(name, model or name, session))
+        yield found
+    finally:
+        for contestant in found:
+            await contestant.session.close()
+
+
+async def _rows(
+    point: EntryPoint, questions: list[Question], contestants: Sequence[Contestant]
+) -> list[Row]:
+    is_correct = scorer(f"{point.module}.{point.name}")
+    right: dict[str, list[bool]] = {}
+    for contestant in contestants:
+        texts = await _each(
+            f"{point.name}: {contestant.name}",
+            [_ask(contestant, question.messages) for question in questions],
+        )
+        right[contestant.name] = [
+            is_correct(text, question.answer)
+            for text, question in zip(texts, questions, strict=True)
         ]
-        rows.append(Row(point.name, len(problems), *shares))
+    kinds = dict.fromkeys(question.operation for question in questions)
+    rows = []
+    for kind in [*kinds, ALL]:
+        places = [i for i, q in enumerate(questions) if kind in (ALL, q.operation)]
+        exact = {name: sum(found[i] for i in places) / len(places) for name, found in right.items()}
+        rows.append(Row(point.name, kind, len(places), exact))
     return rows
 
 
-def _spread(problems: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
-    """At most `limit` problems, evenly spaced: the file is sorted by kind."""
-    if limit is None or limit >= len(problems):
-        return problems
-    return [problems[i * len(problems) // limit] for i in range(limit)]
+async def _calls(session: aiohttp.ClientSession, questions: list[str]) -> Calls:
+    """Asks the whole system and looks which experts wrote."""
+    work = [_writers(session, question) for question in questions]
+    writers = await _each("general questions", work)
+    return Calls(
+        len(questions),
+        [(q, ", ".join(names)) for q, names in zip(questions, writers, strict=True) if names],
+    )
 
 
-def _problems(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "evaluation.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.strip()]
-
-
-async def _share(
-    session: aiohttp.ClientSession,
-    model: str,
-    problems: list[dict[str, Any]],
-    is_correct: IsCorrect,
-    name: str,
-) -> float:
-    """Share of `problems` that `model` answers exactly, at temperature 0."""
+async def _each(label: str, work: Sequence[Awaitable[T]]) -> list[T]:
+    """The results of `work` in order, `CONCURRENCY` at a time, with a progress bar."""
     free = asyncio.Semaphore(CONCURRENCY)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"{name}: {model}", total=len(problems))
+        task = progress.add_task(label, total=len(work))
 
-        async def one(problem: dict[str, Any]) -> bool:
+        async def one(item: Awaitable[T]) -> T:
             async with free:
-                text = await _ask(session, model, problem["messages"])
+                result = await item
             progress.advance(task)
-            return is_correct(text, problem["answer"])
+            return result
 
-        right = await asyncio.gather(*(one(problem) for problem in problems))
-    return sum(right) / len(right)
+        return await asyncio.gather(*(one(item) for item in work))
 
 
-async def _ask(session: aiohttp.ClientSession, model: str, messages: list[Any]) -> str:
-    body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS}
+async def _ask(contestant: Contestant, messages: list[dict[str, str]]) -> str:
+    """The answer at temperature 0; none where a model has no room for the question."""
+    body = {
+        "model": contestant.model,
+        "messages": messages,
+        "temperature": 0,
+        "max_tokens": MAX_TOKENS,
+    }
+    async with contestant.session.post("v1/chat/completions", json=body) as response:
+        answer = await checked(response)
+    return str(answer["choices"][0]["message"]["content"] or "")
+
+
+async def _writers(session: aiohttp.ClientSession, question: str) -> list[str]:
+    """The experts that wrote a part of the answer's beginning."""
+    body = {
+        "model": "trivium",
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "max_tokens": GENERAL_TOKENS,
+        "trivium": {"trace": True},
+    }
     async with session.post("v1/chat/completions", json=body) as response:
         answer = await checked(response)
-    content = answer["choices"][0]["message"]["content"]
-    if content is None:
-        raise CommandError(f"{model} answered without text")
-    return str(content)
+    models = dict.fromkeys(segment["model"] for segment in answer["trivium"]["segments"])
+    return [model for model in models if model != "meta"]
+
+
+def _spread(items: list[T], limit: int | None) -> list[T]:
+    """At most `limit` items, evenly spaced: the files are sorted by kind."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, Protocol
 
 import aiohttp
@@ -25,6 +26,8 @@ State = Literal["starting", "live", "restarting", "failed", "stopped"]
 POLL_SECONDS = 0.5
 STOP_SECONDS = 15.0
 FIRST_BACKOFF, LAST_BACKOFF = 1.0, 60.0
+SOCKETS = "VLLM_RPC_BASE_PATH"
+"""Where vLLM puts the sockets between its processes; it leaves them there."""
 START_ATTEMPTS = 3
 """Starts in a row that may fail before the worker is given up."""
 
@@ -152,6 +155,7 @@ class ManagedWorker(Watched):
         self._log = log
         self._start_seconds = start_seconds
         self._process: asyncio.subprocess.Process | None = None
+        self._sockets: TemporaryDirectory[str]
 
     async def stop(self) -> None:
         await self._cancel()
@@ -183,10 +187,11 @@ class ManagedWorker(Watched):
         port = self._port = free_port(self._port)
         command = self._command(port)
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._sockets = TemporaryDirectory(prefix="trivium-")
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command.argv,
-                env=dict(command.env),
+                env={**command.env, SOCKETS: self._sockets.name},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
@@ -224,6 +229,7 @@ class ManagedWorker(Watched):
         finally:
             _signal_group(process.pid, signal.SIGKILL)
             await process.wait()
+            self._sockets.cleanup()
 
 
 class ExternalWorker(Watched):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from server.commands import chat, doctor, experts
+from server.commands.chat import Options
 from server.commands.client import CommandError
 from server.commands.serve import check_memory, check_port
 from server.settings import is_loopback
@@ -73,8 +74,7 @@ async def test_chat_prints_the_answer_and_the_trace(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.meta.behave = says("Foxes", " are", " small.")
-    body = chat.request_body("What is a fox?", "trivium", None, 0.0, None, True)
-    await asyncio.to_thread(chat.chat, world.url, body)
+    await asyncio.to_thread(chat.chat, world.url, "What is a fox?", Options(trace=True))
     printed = capsys.readouterr().out
     assert printed.startswith("Foxes are small.\n")
     assert "meta" in printed
@@ -82,10 +82,10 @@ async def test_chat_prints_the_answer_and_the_trace(
 
 
 async def test_chat_without_a_server_says_how_to_start_one() -> None:
-    body = chat.request_body("Hi", "trivium", "Be brief.", 0.0, 5, False)
-    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    options = Options(system="Be brief.", max_tokens=5)
+    assert options.body([])["messages"] == [{"role": "system", "content": "Be brief."}]
     with pytest.raises(CommandError, match="start one with `make serve`"):
-        await asyncio.to_thread(chat.chat, NOWHERE, body)
+        await asyncio.to_thread(chat.chat, NOWHERE, "Hi", options)
 
 
 def test_doctor_reports_every_check_as_json(capsys: pytest.CaptureFixture[str]) -> None:

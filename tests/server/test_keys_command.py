@@ -185,12 +185,11 @@ async def test_commands_send_the_key_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key, secret = make_key()
-    body = chat.request_body("Hi", "trivium", None, 0.0, None, False)
     async with guarded(tmp_path, key) as site:
         with pytest.raises(CommandError, match="TRIVIUM_API_KEY"):
-            await asyncio.to_thread(chat.chat, site.world.url, body)
+            await asyncio.to_thread(chat.chat, site.world.url, "Hi", chat.Options())
         monkeypatch.setenv("TRIVIUM_API_KEY", secret)
-        await asyncio.to_thread(chat.chat, site.world.url, body)
+        await asyncio.to_thread(chat.chat, site.world.url, "Hi", chat.Options())
     assert capsys.readouterr().out == "Hello\n"
 
 

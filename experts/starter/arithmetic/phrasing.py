@@ -6,6 +6,7 @@ import re
 from random import Random
 
 from experts.starter.arithmetic.problems import Problem
+from experts.starter.wording import disturb
 
 ASKS = (
     "What is {}?", "what is {}", "What's {}?", "whats {}", "How much is {}?", "how much is {}",
@@ -55,6 +56,20 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "I leave a {a}% tip on a bill of {b}. How much is the tip?",
     ),
 }  # fmt: skip
+PLUS_FORMS = (
+    "now add {}", "add {} to that", "plus {}?", "and plus {}?", "and if I add {}?", "+ {}",
+    "and {} more?",
+)  # fmt: skip
+MINUS_FORMS = (
+    "minus {}?", "now subtract {}", "and take away {}", "and minus {}?", "- {}", "less {}?",
+)  # fmt: skip
+TIMES_FORMS = (
+    "and times {}?", "times {}", "now multiply that by {}", "multiply it by {}", "* {}",
+    "what about {} times that?",
+)  # fmt: skip
+OVER_FORMS = (
+    "divided by {}?", "now divide that by {}", "and divided by {}", "/ {}", "split that by {}",
+)  # fmt: skip
 SIGNS: dict[str, tuple[str, ...]] = {
     "+": ("+", "+", "+", "plus", "plus"),
     "-": ("-", "-", "-", "−", "–", "minus", "minus"),
@@ -80,7 +95,7 @@ def ask(problem: Problem, random: Random) -> str:
         question = random.choice(COMMANDS[sign]).format(a=a, b=b)
     else:
         question = random.choice(ASKS).format(write_expression(problem.expression, random))
-    return _disturb(question, random)
+    return disturb(question, random)
 
 
 def write_expression(expression: str, random: Random) -> str:
@@ -110,22 +125,3 @@ def write_number(number: str, random: Random) -> str:
     if len(whole) > 3 and random.random() < 0.2:
         whole = f"{int(whole):,}"
     return whole + point + decimals
-
-
-def _disturb(question: str, random: Random) -> str:
-    """Small accidents of typing and politeness that leave the question's meaning alone."""
-    chance = random.random()
-    if chance < 0.06:
-        return question.lower()
-    if chance < 0.1:
-        return question.rstrip("?. ") + random.choice(
-            (" please", ", please?", " pls", " thanks", "??")
-        )
-    if chance < 0.13:
-        return random.choice(("Please: ", "Hello, ", "ok so ", "Hi, ", "Question: ")) + question
-    if chance < 0.16:
-        return question + random.choice((" ", "\n", " Thanks!", " Show the answer.", " :)"))
-    if chance < 0.18 and (spot := re.search(r"[a-z]{4,}", question)):
-        cut = random.randrange(spot.start() + 1, spot.end() - 1)
-        return question[:cut] + question[cut + 1 :]
-    return question

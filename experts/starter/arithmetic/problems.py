@@ -1,7 +1,8 @@
 """Arithmetic problems with worked answers: what the expert is taught to write.
 
-The working is written so that a small model finds every digit it needs at a fixed distance:
-numbers of a sum have equally many digits, columns have a fixed width, the carry is always there.
+The working is written so that a small model finds every digit it needs by counting from the left
+or by looking at what stands nearby: numbers are first turned round, so that equal places have equal
+numbers, and every column of a sum has the same form and holds its carry.
 Python's integers compute every step; tests check the answers with `fractions.Fraction`.
 """
 
@@ -11,6 +12,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import zip_longest
 from typing import Literal
 
 Operation = Literal[
@@ -48,14 +50,26 @@ class Number:
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem. `expression` is the canonical question ("4821 + 3977"), `working` the whole
-    answer, ending in "expression = answer", and `parts` the problems that it contains."""
+    """One problem. `expression` is the canonical question ("4821 + 3977"), `steps` the lines that
+    lead to the result, and `parts` the problems that it contains."""
 
     operation: Operation
     expression: str
-    working: str
+    steps: tuple[str, ...]
     answer: str
     parts: tuple[Problem, ...] = ()
+
+    @property
+    def working(self) -> str:
+        """The whole answer, ending in "expression = answer"."""
+        return "\n".join([*self.steps, f"{self.expression} = {self.answer}"])
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """The lines of this problem as a part of another."""
+        if not self.steps:
+            return (f"{self.expression} = {self.answer}",)
+        return (*self.steps, f"= {self.answer}")
 
     def for_training(self) -> bool:
         """Whether training may contain it: neither it nor a part is kept for evaluation."""
@@ -77,15 +91,13 @@ def add(a: Number, b: Number) -> Problem:
     """a + b, column by column from the right: digit + digit + carry = two digits."""
     places = max(a.places, b.places)
     x, y = a.scaled(places), b.scaled(places)
-    width = max(len(str(x)), len(str(y)), places + 1)
     carry, columns = 0, []
-    for i, j in zip(_reversed_digits(x, width), _reversed_digits(y, width), strict=True):
+    for i, j in _columns(x, y):
         total = i + j + carry
         columns.append(f"{i}+{j}+{carry}={total:02d}")
         carry = total // 10
-    head = f"{_padded(x, width, places)} + {_padded(y, width, places)}:"
-    result = Number(x + y, places).trimmed()
-    return _finish("addition", f"{a} + {b}", [head, " ".join(columns)], result)
+    steps = _aligned(a, b, "+", places)
+    return _finish("addition", f"{a} + {b}", [*steps, " ".join(columns)], Number(x + y, places))
 
 
 def subtract(a: Number, b: Number) -> Problem:
@@ -97,64 +109,70 @@ def subtract(a: Number, b: Number) -> Problem:
     x, y = a.scaled(places), b.scaled(places)
     if x < y:
         turned = subtract(b, a)
-        lines = [f"{a} - {b} = -({b} - {a})", turned.working]
-        result = Number(x - y, places).trimmed()
-        return _finish("subtraction", f"{a} - {b}", lines, result, (turned,))
-    width = max(len(str(x)), places + 1)
+        steps = [f"{a} - {b} = -({b} - {a})", *turned.inner]
+        return _finish("subtraction", f"{a} - {b}", steps, Number(x - y, places), (turned,))
     borrow, columns = 0, []
-    for i, j in zip(_reversed_digits(x, width), _reversed_digits(y, width), strict=True):
+    for i, j in _columns(x, y):
         ten = 1 if i < j + borrow else 0
         columns.append(f"{ten}{i}-{j}-{borrow}={10 * ten + i - j - borrow}")
         borrow = ten
-    head = f"{_padded(x, width, places)} - {_padded(y, width, places)}:"
-    result = Number(x - y, places).trimmed()
-    return _finish("subtraction", f"{a} - {b}", [head, " ".join(columns)], result)
+    steps = _aligned(a, b, "-", places)
+    return _finish("subtraction", f"{a} - {b}", [*steps, " ".join(columns)], Number(x - y, places))
 
 
 def multiply(a: int, b: int) -> Problem:
-    """a × b by long multiplication: a row for each digit of b, from the right.
+    """a × b: a row for each digit of b from the right, then the rows' sum.
 
-    A column is digit × digit + the digit above it + carry = two digits (at most 99).
+    A column is digit × digit + carry = two digits; the row's end is its product.
     """
-    above = [0] * len(str(a))
-    rows = []
-    for factor in _reversed_digits(b, len(str(b))):
-        carry, row, digits = 0, [], []
-        for i, over in zip(_reversed_digits(a, len(str(a))), above, strict=True):
-            total = i * factor + over + carry
-            row.append(f"{i}×{factor}+{over}+{carry}={total:02d}")
-            digits.append(total % 10)
-            carry = total // 10
-        above = [*digits[1:], carry]
-        rows.append(" ".join(row))
-    return _finish("multiplication", f"{a} × {b}", [f"{a} × {b}:", *rows], Number(a * b))
+    steps = [f"{a} × {b}", f"{_turned(a)} {_turned(b)}"]
+    total, sums = 0, []
+    for place, factor in enumerate(_digits(b)):
+        row = a * factor
+        steps.append(f"{_row(a, factor)} = {row}" if factor else "= 0")
+        if row and total:
+            sums.append(add(Number(total), Number(row * 10**place)))
+            steps += sums[-1].inner
+        total += row * 10**place
+    if steps[-1] == f"= {total}":
+        steps.pop()  # the last line says it
+    return _finish("multiplication", f"{a} × {b}", steps, Number(total), tuple(sums))
 
 
 def divide(a: int, b: int) -> Problem:
-    """a ÷ b by long division, b at most 99; a quotient with remainder where it is not exact."""
-    if b < 10:
-        steps, separator = _short_division(a, b), " "
-    else:
-        steps, separator = _long_division(a, b), "\n"
+    """a ÷ b by long division, b at most 99; a quotient with remainder where it is not exact.
+
+    First the multiples of b; then for each digit of a what is to be divided, the multiple that
+    fits, what it leaves, and which multiple it was.
+    """
+    remainder, steps, found = 0, [], []
+    for digit in str(a):
+        current = 10 * remainder + int(digit)
+        quotient, remainder = divmod(current, b)
+        steps.append(f"{current}-{current - remainder}={remainder} {quotient}")
+        found.append(str(quotient))
     quotient, remainder = divmod(a, b)
     answer = f"{quotient} remainder {remainder}" if remainder else str(quotient)
     expression = f"{a} ÷ {b}"
-    lines = [f"{expression}:", separator.join(steps), f"{expression} = {answer}"]
-    return Problem("division", expression, "\n".join(lines), answer)
+    multiples = " ".join(str(b * i) for i in range(1, 10))
+    lines = (expression, multiples, *steps, "".join(found))
+    if a < 10 and b < 10:
+        lines = ()
+    return Problem("division", expression, lines, answer)
 
 
-def percentage(percent: int, whole: int) -> Problem:
+def percentage(percent: int, whole: Number) -> Problem:
     """percent % of whole, through percent × whole ÷ 100."""
-    product = multiply(percent, whole)
-    result = Number(percent * whole, 2).trimmed()
-    lines = [f"{percent} × {whole} ÷ 100", product.working]
-    return _finish("percentage", f"{percent}% of {whole}", lines, result, (product,))
+    product = multiply(whole.value, percent)
+    result = Number(percent * whole.value, 2 + whole.places)
+    steps = [f"{percent}% of {whole}", *product.inner]
+    return _finish("percentage", f"{percent}% of {whole}", steps, result, (product,))
 
 
 def two_step(expression: str, first: Problem, second: Problem) -> Problem:
     """An expression of two operations: `second` contains the result of `first`."""
-    lines = [first.working, second.working, f"{expression} = {second.answer}"]
-    return Problem("two-step", expression, "\n".join(lines), second.answer, (first, second))
+    steps = (*first.inner, *second.inner)
+    return Problem("two-step", expression, steps, second.answer, (first, second))
 
 
 def value_of(answer: str) -> Fraction:
@@ -165,47 +183,50 @@ def value_of(answer: str) -> Fraction:
 def _finish(
     operation: Operation,
     expression: str,
-    lines: list[str],
+    steps: list[str],
     result: Number,
     parts: tuple[Problem, ...] = (),
 ) -> Problem:
+    """The problem with its result; zeros at the end of decimals are taken off in a step."""
     single = all(len(operand) == 1 for operand in re.findall(r"[\d.]+", expression))
     if single and operation != "percentage":
-        lines = []
+        steps, parts = [], ()
     if "." in expression and operation in ("addition", "subtraction"):
         operation = "decimals"
-    working = "\n".join([*lines, f"{expression} = {result}"])
-    return Problem(operation, expression, working, str(result), parts)
+    answer = result.trimmed()
+    if str(answer) != str(result) or operation == "percentage":
+        steps = [*steps, f"= {result}"]
+    return Problem(operation, expression, tuple(steps), str(answer), parts)
 
 
-def _short_division(a: int, b: int) -> list[str]:
-    """A step for each digit of a: remainder and digit ÷ b = quotient digit r remainder."""
-    remainder, steps = 0, []
-    for digit in str(a):
-        current = 10 * remainder + int(digit)
-        quotient, after = divmod(current, b)
-        steps.append(f"{remainder}{digit}÷{b}={quotient}r{after}")
-        remainder = after
-    return steps
+def _aligned(a: Number, b: Number, sign: str, places: int) -> list[str]:
+    """The expression, with equally many decimals if it has any, and both numbers turned round."""
+    x, y = Number(a.scaled(places), places), Number(b.scaled(places), places)
+    lines = [f"{a} {sign} {b}"]
+    if a.places != b.places:
+        lines.append(f"{x} {sign} {y}")
+    return [*lines, f"{_turned(x.value)} {_turned(y.value)}"]
 
 
-def _long_division(a: int, b: int) -> list[str]:
-    """A line for each digit of a from the second: number, quotient digit × b, what is left."""
-    remainder, steps = int(str(a)[0]), []
-    for digit in str(a)[1:]:
-        current = 10 * remainder + int(digit)
-        quotient = current // b
-        product = quotient * b
-        remainder = current - product
-        n, p = f"{current:03d}", f"{product:03d}"
-        steps.append(f"{n}: {quotient}×{b}={p} {n}-{p}={remainder:02d}")
-    return steps
+def _columns(x: int, y: int) -> list[tuple[int, int]]:
+    """The digits of two numbers place by place, from the ones on."""
+    return list(zip_longest(_digits(x), _digits(y), fillvalue=0))
 
 
-def _reversed_digits(value: int, width: int) -> list[int]:
-    return [int(digit) for digit in reversed(str(value).zfill(width))]
+def _row(a: int, factor: int) -> str:
+    """a × one digit: digit × digit + carry = two digits, from the ones on."""
+    carry, columns = 0, []
+    for digit in _digits(a):
+        value = digit * factor + carry
+        columns.append(f"{digit}×{factor}+{carry}={value:02d}")
+        carry = value // 10
+    return " ".join(columns)
 
 
-def _padded(value: int, width: int, places: int) -> str:
-    digits = str(value).zfill(width)
-    return f"{digits[:-places]}.{digits[-places:]}" if places else digits
+def _digits(value: int) -> list[int]:
+    """The digits of a number from the ones on."""
+    return [int(digit) for digit in reversed(str(value))]
+
+
+def _turned(value: int) -> str:
+    return str(value)[::-1]

@@ -12,23 +12,28 @@ from random import Random
 from typing import Any
 
 from experts.starter.arithmetic import sampling
-from experts.starter.arithmetic.data import follow_up, second_part
+from experts.starter.arithmetic.data import SUBJECT
 from experts.starter.arithmetic.phrasing import ask
-from experts.starter.arithmetic.problems import Operation
+from experts.starter.arithmetic.problems import Operation, Problem
+from experts.starter.shapes import follow_up, second_part
 from experts.training.conversations import Example
 
 FOLDER = Path(__file__).parent
 EVALUATION_SEED, EXAMPLES_SEED = 20_261_122, 7
 EVALUATION_COUNTS: dict[Operation, int] = {
-    "addition": 140,
-    "subtraction": 130,
+    "addition": 110,
+    "subtraction": 110,
+    "decimals": 80,
     "multiplication": 80,
-    "division": 50,
+    "division": 80,
+    "percentage": 40,
+    "two-step": 60,
 }
+FOLLOW_UPS = 80
 
 
 def evaluation() -> Iterator[dict[str, Any]]:
-    """400 questions with answers, about problems that no training example contains."""
+    """640 questions with answers, about problems that no training example contains."""
     random = Random(EVALUATION_SEED)
     for operation, count in EVALUATION_COUNTS.items():
         seen: set[str] = set()
@@ -36,11 +41,21 @@ def evaluation() -> Iterator[dict[str, Any]]:
             problem = sampling.sample_evaluation(random, operation)
             if problem.expression not in seen:
                 seen.add(problem.expression)
-                yield {
-                    "messages": [{"role": "user", "content": ask(problem, random)}],
-                    "answer": problem.answer,
-                    "operation": operation,
-                }
+                yield _question(_turns(ask(problem, random)), problem, operation)
+    for _ in range(FOLLOW_UPS):
+        earlier, request, problem = sampling.sample_follow_up(random, Problem.for_evaluation)
+        turns = _turns(ask(earlier, random), earlier.working, request)
+        yield _question(turns, problem, "follow-up")
+
+
+def _turns(*texts: str) -> list[dict[str, str]]:
+    return [
+        {"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)
+    ]
+
+
+def _question(turns: list[dict[str, str]], problem: Problem, kind: str) -> dict[str, Any]:
+    return {"messages": turns, "answer": problem.answer, "operation": kind}
 
 
 def examples() -> Iterator[dict[str, Any]]:
@@ -52,9 +67,9 @@ def examples() -> Iterator[dict[str, Any]]:
         problem = sampling.sample_training(random, operations[number % len(operations)])
         yield {"messages": [{"role": "user", "content": ask(problem, random)}]}
     for _ in range(12):
-        yield _messages(second_part(random))
+        yield _messages(second_part(SUBJECT, random))
     for _ in range(8):
-        yield _messages(follow_up(random))
+        yield _messages(follow_up(SUBJECT, random))
 
 
 def _messages(example: Example) -> dict[str, Any]:

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from experts.starter.arithmetic.phrasing import (
+    MINUS_FORMS,
+    OVER_FORMS,
+    PLUS_FORMS,
+    TIMES_FORMS,
+    write_expression,
+)
 from experts.starter.arithmetic.problems import (
     Number,
     Operation,
@@ -19,13 +26,15 @@ from experts.starter.arithmetic.problems import (
 
 MAX_DIGITS = 6
 MIX: dict[Operation, float] = {
-    "addition": 0.34,
-    "subtraction": 0.34,
-    "multiplication": 0.20,
-    "division": 0.12,
+    "addition": 0.20,
+    "subtraction": 0.20,
+    "decimals": 0.14,
+    "multiplication": 0.16,
+    "division": 0.14,
+    "percentage": 0.06,
+    "two-step": 0.10,
 }
-"""Shares of the operations in training: what about an hour on two cores teaches well. The other
-operations have generators, for longer runs, and are not taught yet."""
+"""Shares of the operations in training. Products are long and contain sums, so they are fewer."""
 
 
 def sample_training(random: Random, operation: Operation | None = None) -> Problem:
@@ -42,6 +51,19 @@ def sample_evaluation(random: Random, operation: Operation) -> Problem:
         problem = sample(random, operation)
         if problem.for_evaluation() and problem.operation == operation:
             return problem
+
+
+def sample_follow_up(
+    random: Random, wanted: Callable[[Problem], bool]
+) -> tuple[Problem, str, Problem]:
+    """A training problem, a request that goes on from its result, and the `wanted` problem that
+    this means."""
+    while True:
+        earlier = sample_training(random)
+        if earlier.answer.isdigit() and len(earlier.answer) <= MAX_DIGITS:
+            request, problem = _next_step(int(earlier.answer), random)
+            if wanted(problem):
+                return earlier, request, problem
 
 
 def sample(random: Random, operation: Operation | None = None) -> Problem:
@@ -95,21 +117,27 @@ def _decimals(random: Random) -> Problem:
 
 
 def _multiplication(random: Random) -> Problem:
-    return multiply(integer(random, 3), integer(random, 2))
+    a, b = integer(random, 3), integer(random, 3)
+    if random.random() < 0.6:
+        a, b = max(a, b), min(a, b)
+    return multiply(a, b)
 
 
 def _division(random: Random) -> Problem:
-    divisor = random.randint(2, 9)
+    divisor = random.randint(2, 9) if random.random() < 0.4 else random.randint(10, 99)
     if random.random() < 0.5:
         return divide(divisor * integer(random, 3), divisor)
-    return divide(integer(random, 4, divisor), divisor)
+    return divide(integer(random, 5, divisor), divisor)
 
 
 def _percentage(random: Random) -> Problem:
     percent = random.choice((5, 10, 15, 20, 25, 30, 40, 50, 60, 75, random.randint(1, 99)))
-    whole = integer(random, 3)
-    if random.random() < 0.4:
-        whole = 10 * integer(random, 2)
+    whole = Number(integer(random, 4))
+    chance = random.random()
+    if chance < 0.3:
+        whole = Number(10 * integer(random, 3))
+    elif chance < 0.5:
+        whole = Number(integer(random, 4), random.randint(1, 2)).trimmed()
     return percentage(percent, whole)
 
 
@@ -130,6 +158,22 @@ def _two_step(random: Random) -> Problem:
     if kind == 4:
         return two_step(f"{a} × {c} - {b}", multiply(a, c), subtract(Number(a * c), y))
     return two_step(f"{b} + {a} × {c}", multiply(a, c), add(y, Number(a * c)))
+
+
+def _next_step(result: int, random: Random) -> tuple[str, Problem]:
+    number = random.randint(2, 99) if random.random() < 0.7 else random.randint(100, 9999)
+    small = random.randint(2, 12) if random.random() < 0.7 else random.randint(13, 99)
+    value, term = Number(result), Number(number)
+    kinds: list[tuple[tuple[str, ...], int, Problem]] = [
+        (PLUS_FORMS, number, add(value, term)),
+        (MINUS_FORMS, number, subtract(value, term)),
+    ]
+    if 0 < result < 1000:
+        kinds.append((TIMES_FORMS, small, multiply(result, small)))
+    if small <= result < 100_000:
+        kinds.append((OVER_FORMS, small, divide(result, small)))
+    forms, operand, problem = random.choice(kinds)
+    return random.choice(forms).format(write_expression(str(operand), random)), problem
 
 
 _SAMPLERS: dict[Operation, Callable[[Random], Problem]] = {

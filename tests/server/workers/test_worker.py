@@ -85,6 +85,18 @@ async def test_a_worker_comes_up_and_leaves_no_process_behind(bench: Bench) -> N
     assert worker.endpoint is None
 
 
+async def test_sockets_that_a_worker_leaves_are_removed(bench: Bench) -> None:
+    noted = "import os, pathlib\npathlib.Path(os.environ['VLLM_RPC_BASE_PATH'], 'socket').touch()\n"
+    worker = bench.worker(noted + SERVER)
+    await worker.ready()
+    (child,) = bench.children()
+    environment = psutil.Process(child).environ()
+    socket = Path(environment["VLLM_RPC_BASE_PATH"]) / "socket"
+    assert socket.exists()
+    await worker.stop()
+    assert not socket.parent.exists()
+
+
 async def test_a_killed_worker_is_restarted_and_its_children_are_gone(bench: Bench) -> None:
     worker = bench.worker(SERVER)
     await worker.ready()

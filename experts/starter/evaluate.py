@@ -1,6 +1,6 @@
-"""Measures the arithmetic expert: exact answers by operation, agreement with transformers.
+"""Measures a starter expert: exact answers by kind of problem, agreement with transformers.
 
-`python -m experts.starter.arithmetic.evaluate [--checkpoint DIR] [--json OUT]`
+`python -m experts.starter.evaluate NAME [--checkpoint DIR] [--json OUT]`
 """
 
 from __future__ import annotations
@@ -17,22 +17,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experts.checkpoint import load_reference
-from experts.starter.arithmetic.answers import final_number, is_correct
-
-__all__ = ["Question", "final_number", "is_correct", "load_questions", "main"]
+from experts.starter.evaluation import IsCorrect, Question, load_questions, scorer
 
 FOLDER = Path(__file__).parent
-CHECKPOINT = FOLDER / "checkpoint"
-MAX_NEW_TOKENS = 320
-
-
-@dataclass(frozen=True)
-class Question:
-    """One line of `evaluation.jsonl`."""
-
-    messages: list[dict[str, str]]
-    answer: str
-    operation: str
+MAX_NEW_TOKENS = 400
 
 
 @dataclass(frozen=True)
@@ -51,12 +39,6 @@ class Report:
 
     accuracy: dict[str, tuple[int, int]]
     agreement: Agreement
-
-
-def load_questions(file: Path = FOLDER / "evaluation.jsonl") -> list[Question]:
-    """The evaluation set."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return [Question(**json.loads(line)) for line in lines]
 
 
 @torch.inference_mode()
@@ -93,7 +75,9 @@ def render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     return text
 
 
-def accuracy(questions: Sequence[Question], texts: Sequence[str]) -> dict[str, tuple[int, int]]:
+def accuracy(
+    questions: Sequence[Question], texts: Sequence[str], is_correct: IsCorrect
+) -> dict[str, tuple[int, int]]:
     """(correct, asked) for each operation and for "all"."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for question, text in zip(questions, texts, strict=True):
@@ -119,23 +103,29 @@ def agreement(
 
 def main() -> None:
     """Evaluate and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m experts.starter.arithmetic.evaluate")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser = argparse.ArgumentParser(prog="python -m experts.starter.evaluate")
+    parser.add_argument("name", help="the expert: a folder here")
+    parser.add_argument("--checkpoint", type=Path, help="instead of the shipped one")
+    parser.add_argument("--limit", type=int, help="only N questions, evenly spaced")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     parser.add_argument("--compare", type=int, default=50, help="prompts for the agreement check")
     parser.add_argument("--wrong", action="store_true", help="print the wrong answers")
     options = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(options.checkpoint)
-    questions = load_questions()
+    checkpoint = options.checkpoint or FOLDER / options.name / "checkpoint"
+    is_correct = scorer(f"experts.starter.{options.name}")
+    questions = load_questions(FOLDER / options.name)
+    if options.limit:
+        questions = questions[:: max(1, len(questions) // options.limit)]
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     prompts = [render(tokenizer, question.messages) for question in questions]
-    ours = load_reference(options.checkpoint)
+    ours = load_reference(checkpoint)
     texts = answer(ours, tokenizer, prompts)
     if options.wrong:
-        _print_wrong(questions, texts)
+        _print_wrong(questions, texts, is_correct)
     step = max(1, len(prompts) // max(1, options.compare))
-    theirs = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     report = Report(
-        accuracy(questions, texts),
+        accuracy(questions, texts, is_correct),
         agreement(ours, theirs, tokenizer, prompts[::step], texts[::step]),
     )
     _print(report)
@@ -153,7 +143,9 @@ def _print(report: Report) -> None:
     )
 
 
-def _print_wrong(questions: Sequence[Question], texts: Sequence[str]) -> None:
+def _print_wrong(
+    questions: Sequence[Question], texts: Sequence[str], is_correct: IsCorrect
+) -> None:
     for question, text in zip(questions, texts, strict=True):
         if not is_correct(text, question.answer):
             asked = question.messages[-1]["content"]
