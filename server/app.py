@@ -7,9 +7,11 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import aiohttp
 from fastapi import FastAPI
 
 from experts.registry import Registry
@@ -137,26 +139,20 @@ async def _running(
     observe: Observer,
 ) -> AsyncIterator[None]:
     observer = fan_out(seeing.observer, observe)
-    registry = Registry(settings.database)
-    snapshots = SnapshotHolder()
-    addresses = Addresses(settings.worker_networks, settings.meta_bases)
-    async with worker_session(addresses) as session:
-        upstream = Upstream(session)
-        circuits = Circuits(upstream, observer)
-        pool = Pool(upstream, circuits, pool_options(settings), observer)
-        drain.subscribe(pool.end)
-        fleet = Fleet(settings, session, snapshots, circuits, watcher.worker)
-        registrar = Registrar(registry, fleet, upstream)
+    registry, snapshots = Registry(settings.database), SnapshotHolder()
+    async with ways_to_workers(settings, observer, drain) as ways:
+        fleet = Fleet(settings, ways.session, snapshots, ways.circuits, watcher.worker)
+        registrar = Registrar(registry, fleet, ways.upstream)
         registrar.subscribe(watcher.registration)
         registrar.subscribe(audit.registration)
         registrar.subscribe(seeing.metrics.registration)
-        admission = Admission(settings.model_folders, addresses)
+        admission = Admission(settings.model_folders, ways.addresses)
         app.state.admin = Admin(registry, registrar, fleet, admission)
         app.state.services = Services(
             snapshots=snapshots,
             dispatcher=Dispatcher(
                 snapshots,
-                pool,
+                ways.pool,
                 explain=fleet.explain,
                 longest=settings.request_seconds,
                 observer=observer,
@@ -177,9 +173,36 @@ async def _running(
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await registrar.close()
-            await circuits.close()
             await fleet.close()
             registry.close()
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How workers are asked."""
+
+    addresses: Addresses
+    session: aiohttp.ClientSession
+    upstream: Upstream
+    circuits: Circuits
+    pool: Pool
+
+
+@contextlib.asynccontextmanager
+async def ways_to_workers(
+    settings: Settings, observer: Observer, drain: Drain
+) -> AsyncIterator[Ways]:
+    """Those of one process. Answers that `drain` is tired of end."""
+    addresses = Addresses(settings.worker_networks, settings.meta_bases)
+    async with worker_session(addresses) as session:
+        upstream = Upstream(session)
+        circuits = Circuits(upstream, observer)
+        pool = Pool(upstream, circuits, pool_options(settings), observer)
+        drain.subscribe(pool.end)
+        try:
+            yield Ways(addresses, session, upstream, circuits, pool)
+        finally:
+            await circuits.close()
 
 
 def pool_options(settings: Settings) -> PoolOptions:

@@ -22,8 +22,7 @@ import msgspec
 from fastapi import FastAPI
 
 from server.api.routes import api_router
-from server.app import following, pool_options
-from server.edge.addresses import Addresses
+from server.app import following, ways_to_workers
 from server.edge.audit import AuditLog
 from server.edge.guard import install_guard
 from server.edge.keyring import Keyring
@@ -45,9 +44,7 @@ from server.processes.messages import (
 )
 from server.relay.circuits import Circuits
 from server.relay.dispatch import Dispatcher
-from server.relay.pool import Pool
 from server.relay.snapshot import Endpoint, LiveExpert, Snapshot, SnapshotHolder
-from server.relay.upstream import Upstream, worker_session
 from server.seeing.install import Seeing, install_seeing
 from server.seeing.logs import log_to_stderr
 from server.seeing.trace_export import shut_down, tracer_provider
@@ -108,18 +105,14 @@ class Relay:
     @contextlib.asynccontextmanager
     async def _answering(self, app: FastAPI, channel: Channel[ToRelay]) -> AsyncIterator[None]:
         settings, observer = self._settings, self._seeing.observer
-        addresses = Addresses(settings.worker_networks, settings.meta_bases)
-        async with worker_session(addresses) as session:
-            upstream, snapshots = Upstream(session), SnapshotHolder()
-            circuits = Circuits(upstream, observer)
-            pool = Pool(upstream, circuits, pool_options(settings), observer)
-            self._drain.subscribe(pool.end)
-            owner = Owner(channel, snapshots, circuits, self._seeing, self._stop)
+        snapshots = SnapshotHolder()
+        async with ways_to_workers(settings, observer, self._drain) as ways:
+            owner = Owner(channel, snapshots, ways.circuits, self._seeing, self._stop)
             app.state.services = Services(
                 snapshots=snapshots,
                 dispatcher=Dispatcher(
                     snapshots,
-                    pool,
+                    ways.pool,
                     explain=owner.explain,
                     longest=settings.request_seconds,
                     observer=observer,
@@ -136,7 +129,6 @@ class Relay:
             finally:
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)
-                await circuits.close()
 
     def _stop(self) -> None:
         self.server.handle_exit(signal.SIGTERM, None)
