@@ -310,11 +310,15 @@ def bench_relay(
         ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Times that each side is measured.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of the orchestrator, on as many cores.")
+    ] = None,
 ) -> None:
     """What it costs that a stream goes through Trivium, on one core. Needs two cores."""
     from server.commands import bench as bench_command
 
     options = {"json": json_out, "only": only, "against": against, "rounds": rounds}
+    options["workers"] = workers
     raise typer.Exit(bench_command.bench("relay", options))
 
 
