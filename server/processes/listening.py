@@ -15,8 +15,6 @@ from server.settings import Settings
 
 SHUTDOWN_SECONDS = 10
 """For connections to close, once the running answers are over."""
-BACKLOG = 2048
-"""Connections that wait to be taken, as uvicorn has it."""
 
 
 def public_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:

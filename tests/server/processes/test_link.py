@@ -61,11 +61,11 @@ async def pair() -> AsyncIterator[Pair]:
     link, snapshots = Link(await owners_channel(ours), explain), SnapshotHolder()
     channel, stops = await relays_channel(theirs), list[None]()
     async with worker_session() as session:
-        policy = BreakerPolicy(failures=1)
-        circuits = Circuits(Upstream(session), make_breaker=lambda: Breaker(policy))
+        upstream, policy = Upstream(session), BreakerPolicy(failures=1)
+        circuits = Circuits(upstream, make_breaker=lambda: Breaker(policy))
         seeing = install_seeing(app := FastAPI(), NoOpTracerProvider())
         owner = Owner(channel, snapshots, circuits, seeing, lambda: stops.append(None))
-        dispatcher = Dispatcher(snapshots, Pool(Upstream(session), circuits))
+        dispatcher = Dispatcher(snapshots, Pool(upstream, circuits))
         app.state.services = Services(snapshots, dispatcher, owner, "1", 0)
         tasks = [asyncio.create_task(side.listen()) for side in (link, owner)]
         yield Pair(link, owner, snapshots, circuits, stops)
