@@ -16,6 +16,9 @@ from server.settings import Settings
 SHUTDOWN_SECONDS = 10
 """For connections to close, once the running answers are over."""
 
+LEFT_SECONDS = 1
+"""For what is left of forwarded requests when the draining has waited for them already."""
+
 
 def public_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """At the address that clients know."""
@@ -29,7 +32,13 @@ def public_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
 
 def owners_config(app: ASGIApp, path: Path) -> uvicorn.Config:
     """At a unix socket, for what relays forward; they say for whom (`X-Forwarded-For`)."""
-    return _config(app, uds=str(path), lifespan="off", forwarded_allow_ips="*")
+    return _config(
+        app,
+        uds=str(path),
+        lifespan="off",
+        forwarded_allow_ips="*",
+        timeout_graceful_shutdown=LEFT_SECONDS,
+    )
 
 
 def _config(app: ASGIApp, **options: Any) -> uvicorn.Config:
