@@ -7,9 +7,11 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import aiohttp
 from fastapi import FastAPI
 
 from experts.registry import Registry
@@ -23,6 +25,7 @@ from server.edge.audit import AuditLog
 from server.edge.guard import install_guard
 from server.edge.keyring import Keyring
 from server.edge.keys import KeyStore
+from server.processes.owner import Relays, Settling
 from server.relay.circuits import Circuits
 from server.relay.connections import Connections
 from server.relay.dispatch import Dispatcher
@@ -30,7 +33,7 @@ from server.relay.legs import META
 from server.relay.pool import Pool, PoolOptions
 from server.relay.snapshot import SnapshotHolder
 from server.relay.upstream import Timeouts, Upstream, worker_session
-from server.seeing.install import Seeing, install_seeing
+from server.seeing.install import Seeing, alone, install_seeing
 from server.seeing.observe import Observer, fan_out, unobserved
 from server.seeing.trace_export import shut_down, tracer_provider
 from server.services import Health, Services
@@ -70,19 +73,23 @@ def create_app(
     meta_checkpoint: Path | None,
     watcher: Watcher | None = None,
     observe: Observer = unobserved,
+    relays: Relays | None = None,
 ) -> FastAPI:
     """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if the settings name
-    meta workers that run elsewhere."""
+    meta workers that run elsewhere. `relays`: the other processes of this server."""
     watcher, keyring, provider = watcher or Watcher(), Keyring(), tracer_provider()
     audit, drain = AuditLog(settings.audit_log), Drain(settings.drain_seconds)
+    if relays is not None:
+        drain = relays.drain
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         try:
             async with (
-                _following(settings, keyring),
+                following(settings, keyring),
                 _running(app, settings, meta_checkpoint, watcher, audit, drain, seeing, observe),
+                relays.running(app) if relays else contextlib.nullcontext(),
             ):
                 yield
         finally:
@@ -96,9 +103,11 @@ def create_app(
     )
     app.state.drain = drain
     install_openapi(app, keys_required=settings.keys_required)
-    install_guard(app, settings, keyring, audit)
+    if relays is not None:
+        app.add_middleware(Settling, relays=relays)
+    install_guard(app, settings, keyring, audit, relays.ledger if relays else None)
     app.add_middleware(Draining, drain=drain)
-    seeing = install_seeing(app, provider)
+    seeing = install_seeing(app, provider, relays.metrics if relays else alone)
     install_edge(app)
     app.include_router(api_router())
     app.include_router(admin_router())
@@ -108,7 +117,7 @@ def create_app(
 
 
 @contextlib.asynccontextmanager
-async def _following(settings: Settings, keyring: Keyring) -> AsyncIterator[None]:
+async def following(settings: Settings, keyring: Keyring) -> AsyncIterator[None]:
     """The keyring in step with the database, where keys are asked for."""
     if not settings.keys_required:
         yield
@@ -133,26 +142,20 @@ async def _running(
     observe: Observer,
 ) -> AsyncIterator[None]:
     observer = fan_out(seeing.observer, observe)
-    registry = Registry(settings.database)
-    snapshots = SnapshotHolder()
-    addresses = Addresses(settings.worker_networks, settings.meta_bases)
-    async with worker_session(addresses) as session, Connections(addresses) as connections:
-        upstream = Upstream(connections)
-        circuits = Circuits(upstream, observer)
-        pool = Pool(upstream, circuits, pool_options(settings), observer)
-        drain.subscribe(pool.end)
-        fleet = Fleet(settings, session, snapshots, circuits, watcher.worker)
-        registrar = Registrar(registry, fleet, upstream)
+    registry, snapshots = Registry(settings.database), SnapshotHolder()
+    async with ways_to_workers(settings, observer, drain) as ways:
+        fleet = Fleet(settings, ways.session, snapshots, ways.circuits, watcher.worker)
+        registrar = Registrar(registry, fleet, ways.upstream)
         registrar.subscribe(watcher.registration)
         registrar.subscribe(audit.registration)
         registrar.subscribe(seeing.metrics.registration)
-        admission = Admission(settings.model_folders, addresses)
+        admission = Admission(settings.model_folders, ways.addresses)
         app.state.admin = Admin(registry, registrar, fleet, admission)
         app.state.services = Services(
             snapshots=snapshots,
             dispatcher=Dispatcher(
                 snapshots,
-                pool,
+                ways.pool,
                 explain=fleet.explain,
                 longest=settings.request_seconds,
                 observer=observer,
@@ -174,9 +177,36 @@ async def _running(
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await registrar.close()
-            await circuits.close()
             await fleet.close()
             registry.close()
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How workers are asked."""
+
+    addresses: Addresses
+    session: aiohttp.ClientSession
+    upstream: Upstream
+    circuits: Circuits
+    pool: Pool
+
+
+@contextlib.asynccontextmanager
+async def ways_to_workers(
+    settings: Settings, observer: Observer, drain: Drain
+) -> AsyncIterator[Ways]:
+    """Those of one process. Answers that `drain` is tired of end."""
+    addresses = Addresses(settings.worker_networks, settings.meta_bases)
+    async with worker_session(addresses) as session, Connections(addresses) as connections:
+        upstream = Upstream(connections)
+        circuits = Circuits(upstream, observer)
+        pool = Pool(upstream, circuits, pool_options(settings), observer)
+        drain.subscribe(pool.end)
+        try:
+            yield Ways(addresses, session, upstream, circuits, pool)
+        finally:
+            await circuits.close()
 
 
 def pool_options(settings: Settings) -> PoolOptions:

@@ -62,6 +62,9 @@ def serve(
     meta_url: Annotated[
         str | None, typer.Option(help="A meta worker that runs elsewhere, without /v1.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer; each can use about one core.")
+    ] = None,
     starter_experts: Annotated[
         bool | None, typer.Option(help="Register the experts that Trivium ships.")
     ] = None,
@@ -81,6 +84,7 @@ def serve(
         "port": port,
         "meta": meta,
         "meta_url": meta_url,
+        "workers": workers,
         "starter_experts": starter_experts,
         "keys": {True: "on", False: "off", None: None}[keys],
     }
@@ -306,11 +310,15 @@ def bench_relay(
         ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Times that each side is measured.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of the orchestrator, on as many cores.")
+    ] = None,
 ) -> None:
     """What it costs that a stream goes through Trivium, on one core. Needs two cores."""
     from server.commands import bench as bench_command
 
     options = {"json": json_out, "only": only, "against": against, "rounds": rounds}
+    options["workers"] = workers
     raise typer.Exit(bench_command.bench("relay", options))
 
 

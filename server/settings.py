@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from experts.manifest import MAX_REPLICAS
 from router.vocabulary import DEFAULT_SLOTS
 from server.edge.addresses import PRIVATE_NETWORKS
+from server.edge.ledger import MOST_PROCESSES
 from server.seeing.logs import LogFormat
 
 MIB = 1 << 20
@@ -25,6 +26,9 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+
+    workers: int = Field(default=1, ge=1, le=MOST_PROCESSES)
+    """Processes of this server that answer; each keeps about one core busy."""
 
     keys: Literal["auto", "on", "off"] = "auto"
     """Whether requests need an API key. auto: if other machines can reach the server; off: a

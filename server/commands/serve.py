@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import socket
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from rich.console import Console
@@ -22,6 +20,9 @@ from rich.console import Console
 from server.app import Watcher, create_app
 from server.commands.client import CommandError
 from server.edge.keys import KeysError, KeyStore
+from server.garbage import collect_seldom
+from server.processes.listening import public_config, shared_socket
+from server.processes.owner import Relays
 from server.seeing.logs import log_to_stderr
 from server.settings import Settings
 from server.workers.draining import DrainingServer
@@ -31,11 +32,6 @@ from server.workers.worker import WorkerStatus
 
 NEEDED_MEMORY = 4_000_000_000
 """Bytes that the embedded default's two workers and the orchestrator need to start."""
-SHUTDOWN_SECONDS = 10
-"""For connections to close, once the running answers are over."""
-
-COLLECT_AFTER = (10_000, 20, 50)
-"""Objects, and collections of the generation before, after which each generation is collected."""
 
 
 def serve(options: dict[str, Any]) -> None:
@@ -55,30 +51,19 @@ def serve(options: dict[str, Any]) -> None:
         check_memory()
         checkpoint = prepare_meta(settings, console)
     log_to_stderr(settings.log_format)
-    app = create_app(settings, checkpoint, _Printer(console, settings))
+    relays = Relays(settings) if settings.workers > 1 else None
+    app = create_app(settings, checkpoint, _Printer(console, settings), relays=relays)
     run(app, settings)
     console.print("stopped")
 
 
 def run(app: FastAPI, settings: Settings) -> None:
     """Serve until told to stop. Raises CommandError if the application does not start."""
-    # What is there now stays, and what requests make has hardly any cycles: by default a tenth of
-    # a busy server's time goes into looking for some.
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        log_config=None,  # its lines go where ours do
-        access_log=False,
-        proxy_headers=False,  # nothing asks for the client's address
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    server = DrainingServer(config, app.state.drain)
+    collect_seldom()
+    server = DrainingServer(public_config(app, settings), app.state.drain)
+    sockets = [shared_socket(settings)] if settings.workers > 1 else None
     with contextlib.suppress(KeyboardInterrupt):  # raised again once all is stopped
-        server.run()
+        server.run(sockets)
     if not server.started:
         raise CommandError("the server could not start; the lines above say why")
 

@@ -9,19 +9,27 @@ from server.edge.audit import Auditing, AuditLog
 from server.edge.auth import Authentication, LocalOnly
 from server.edge.bodies import BodyLimit
 from server.edge.keyring import Keyring
+from server.edge.ledger import Ledger
 from server.edge.limits import Throttle
 from server.settings import Settings
 from server.wire import REQUEST_ID
 
 
-def install_guard(app: FastAPI, settings: Settings, keyring: Keyring, audit: AuditLog) -> None:
-    """Add the middleware that `settings` asks for; to be called before `install_edge`.
+def install_guard(
+    app: FastAPI,
+    settings: Settings,
+    keyring: Keyring,
+    audit: AuditLog,
+    ledger: Ledger | None = None,
+) -> None:
+    """Add the middleware that `settings` asks for; to be called before `install_edge`. `ledger`
+    None: this process is the only one of its server.
 
     What is added last sees a request first: is the page allowed (CORS), who calls, is there
     room, is the body too large.
     """
     app.add_middleware(BodyLimit, most=settings.max_body_bytes)
-    app.add_middleware(Throttle, most=settings.max_in_flight)
+    app.add_middleware(Throttle, most=settings.max_in_flight, ledger=ledger)
     if settings.keys_required:
         app.add_middleware(Authentication, keyring=keyring)
     elif settings.local_only:

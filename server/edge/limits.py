@@ -1,6 +1,6 @@
 """Limits on chat requests: how many at once in all, and how many requests and tokens a key has.
 
-Each replica of the server counts for itself.
+The processes of one server count together (`ledger.py`); each replica of the server for itself.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.edge.auth import key_of
 from server.edge.keys import Key, Limits
+from server.edge.ledger import Ledger, Levels, OwnLedger
 from server.errors import Busy, RateLimited, TryLater
 from server.seeing.accounts import account
 from server.wire import error_response
@@ -30,23 +31,27 @@ class Bucket:
     """A token bucket: `per_minute` at first, refilled steadily, and overdrawn by what is charged
     afterwards."""
 
-    def __init__(self, per_minute: int, clock: Clock) -> None:
+    def __init__(self, per_minute: int, clock: Clock, levels: Levels, at: int = 0) -> None:
+        """Its two numbers, how much is left and when that was so, stand in `levels` at `at`; zeros
+        if it was never used."""
         self._most, self._clock = per_minute, clock
-        self._level, self._then = float(per_minute), clock()
+        self._levels, self._left, self._then = levels, at, at + 1
+        if levels[self._left] == levels[self._then] == 0:
+            levels[self._left], levels[self._then] = float(per_minute), clock()
 
     def wait(self) -> float:
         """Seconds until at least one is left; 0: there is one now."""
         self._refill()
-        return max(0.0, (1 - self._level) * 60 / self._most)
+        return max(0.0, (1 - self._levels[self._left]) * 60 / self._most)
 
     def charge(self, amount: int) -> None:
         self._refill()
-        self._level -= amount
+        self._levels[self._left] -= amount
 
     def _refill(self) -> None:
-        now = self._clock()
-        self._level = min(self._most, self._level + (now - self._then) * self._most / 60)
-        self._then = now
+        now, levels = self._clock(), self._levels
+        refilled = levels[self._left] + (now - levels[self._then]) * self._most / 60
+        levels[self._left], levels[self._then] = min(self._most, refilled), now
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,12 @@ class Allowance:
     tokens: Bucket | None
 
     @classmethod
-    def of(cls, limits: Limits, clock: Clock) -> Allowance:
+    def of(cls, limits: Limits, clock: Clock, levels: Levels) -> Allowance:
         requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
         return cls(
             limits,
-            Bucket(requests, clock) if requests else None,
-            Bucket(tokens, clock) if tokens else None,
+            Bucket(requests, clock, levels) if requests else None,
+            Bucket(tokens, clock, levels, 2) if tokens else None,
         )
 
     def check(self, name: str) -> None:
@@ -83,56 +88,58 @@ class Allowance:
 class Throttle:
     """Middleware: lets a chat request pass if there is room for it, and charges its key."""
 
-    def __init__(self, app: ASGIApp, most: int, clock: Clock = time.monotonic) -> None:
-        """`most`: chat requests that may be in flight, from their first byte to their last."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        most: int,
+        clock: Clock = time.monotonic,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """`most`: chat requests that may be in flight, from their first byte to their last. The
+        clock is the same in all processes that share the ledger."""
         self._app, self._most, self._clock = app, most, clock
-        self._in_flight = 0
-        self._allowances: dict[str, Allowance] = {}
+        self._ledger = ledger or OwnLedger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in METERED_PATHS:
             await self._app(scope, receive, send)
             return
         key = key_of(scope)
-        allowance = self._allowance(key) if key else None
         try:
-            self._check(key, allowance)
+            with self._ledger.locked():
+                self._enter(key)
         except TryLater as error:
             await error_response(error)(scope, receive, send)
             return
-        await self._pass(scope, receive, send, allowance)
+        with account() as used:
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                tokens = used.tokens(scope.get("state", {}).get("body_bytes", 0))
+                with self._ledger.locked():
+                    self._leave(key, tokens)
 
-    def _check(self, key: Key | None, allowance: Allowance | None) -> None:
-        """Raise Busy or RateLimited."""
-        if self._in_flight >= self._most:
+    def _enter(self, key: Key | None) -> None:
+        """Raise Busy or RateLimited, or count a request."""
+        if self._ledger.in_flight() >= self._most:
             raise Busy(
                 f"{self._most} requests are in flight, and the server takes no more; try again in"
                 " a moment",
                 retry_after=1,
             )
-        if key is not None and allowance is not None:
+        if key is not None and (allowance := self._allowance(key)):
             allowance.check(key.name)
+            if allowance.requests:
+                allowance.requests.charge(1)
+        self._ledger.move(1)
 
-    async def _pass(
-        self, scope: Scope, receive: Receive, send: Send, allowance: Allowance | None
-    ) -> None:
-        if allowance and allowance.requests:
-            allowance.requests.charge(1)
-        self._in_flight += 1
-        with account() as used:
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._in_flight -= 1
-                if allowance and allowance.tokens:
-                    body_bytes = scope.get("state", {}).get("body_bytes", 0)
-                    allowance.tokens.charge(used.tokens(body_bytes))
+    def _leave(self, key: Key | None, tokens: int) -> None:
+        self._ledger.move(-1)
+        if key is not None and (allowance := self._allowance(key)) and allowance.tokens:
+            allowance.tokens.charge(tokens)
 
     def _allowance(self, key: Key) -> Allowance | None:
         """What is left to `key`; a key whose limits were changed starts afresh."""
         if key.limits == Limits():
             return None
-        known = self._allowances.get(key.name)
-        if known is None or known.limits != key.limits:
-            known = self._allowances[key.name] = Allowance.of(key.limits, self._clock)
-        return known
+        return Allowance.of(key.limits, self._clock, self._ledger.levels(key))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -46,20 +46,42 @@ class Snapshot:
 
 
 class SnapshotHolder:
-    """Owner of the current snapshot; counts the requests that still use each token id."""
+    """Owner of the current snapshot; counts the requests that still use each token id, and each
+    version."""
 
     def __init__(self) -> None:
         self._current = Snapshot(version=0)
         self._tokens_in_use: Counter[int] = Counter()
+        self._requests: Counter[int] = Counter()
+        """By version; none that is 0."""
+        self._listeners: list[Callable[[], None]] = []
+        self._others: list[Callable[[int], bool]] = []
 
     @property
     def current(self) -> Snapshot:
         return self._current
 
+    def versions(self) -> frozenset[int]:
+        """The current version, and those that requests still run with."""
+        return frozenset((self._current.version, *self._requests))
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `versions` may have changed."""
+        self._listeners.append(listener)
+
+    def ask_also(self, in_use: Callable[[int], bool]) -> None:
+        """Let `token_in_use` count the requests of other processes."""
+        self._others.append(in_use)
+
     def publish(self, meta: tuple[Endpoint, ...], experts: tuple[LiveExpert, ...]) -> Snapshot:
         """Replace the snapshot for requests that start from now on."""
-        self._current = Snapshot(self._current.version + 1, meta, experts)
+        self.follow(Snapshot(self._current.version + 1, meta, experts))
         return self._current
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """The same with a snapshot that another process has published."""
+        self._current = snapshot
+        self._notify()
 
     @contextmanager
     def lease(self) -> Iterator[Snapshot]:
@@ -68,12 +90,26 @@ class SnapshotHolder:
         tokens = [expert.token_id for expert in snapshot.experts]
         for token in tokens:
             self._tokens_in_use[token] += 1
+        self._requests[snapshot.version] += 1
         try:
             yield snapshot
         finally:
             for token in tokens:
                 self._tokens_in_use[token] -= 1
+            self._leave(snapshot.version)
 
     def token_in_use(self, token_id: int) -> bool:
         """Whether a running request could still meet `token_id`; its slot must not be reused."""
-        return self._tokens_in_use[token_id] > 0
+        here = self._tokens_in_use[token_id] > 0
+        return here or any(in_use(token_id) for in_use in self._others)
+
+    def _leave(self, version: int) -> None:
+        self._requests[version] -= 1
+        if not self._requests[version]:
+            del self._requests[version]
+            if version != self._current.version:
+                self._notify()
+
+    def _notify(self) -> None:
+        for listener in self._listeners:
+            listener()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
@@ -15,6 +15,7 @@ from server.seeing.access import Access
 from server.seeing.accounts import keep_accounts
 from server.seeing.metrics import Metrics
 from server.seeing.observe import Observer, fan_out
+from server.seeing.sums import Family
 from server.seeing.targets import Target, worker_targets
 from server.seeing.tracing import Tracing
 from server.services import Services
@@ -28,7 +29,16 @@ class Seeing:
     observer: Observer
 
 
-def install_seeing(app: FastAPI, provider: TracerProvider) -> Seeing:
+Others = Callable[[], Awaitable[Iterable[Family]]]
+"""The metrics of the other processes of this server."""
+
+
+async def alone() -> Iterable[Family]:
+    """There are none."""
+    return ()
+
+
+def install_seeing(app: FastAPI, provider: TracerProvider, others: Others = alone) -> Seeing:
     """Add the middleware and the route; to be called after `install_guard`, so that refused
     requests are seen too, and before `install_edge`. The app must get a `Services` as its state.
     """
@@ -41,7 +51,7 @@ def install_seeing(app: FastAPI, provider: TracerProvider) -> Seeing:
 
     async def metrics_page(request: Request) -> Response:
         """Prometheus metrics."""
-        page, content_type = metrics.expose(request.headers.get("accept", ""))
+        page, content_type = metrics.expose(request.headers.get("accept", ""), await others())
         return Response(page, headers={"Content-Type": content_type})
 
     async def targets() -> list[Target]:

@@ -106,5 +106,11 @@ class Instruments:
                 family.forget(name)
         self._known = served
 
+    def is_present(self, labels: Mapping[str, str]) -> bool:
+        """Whether a series is of no model, or of one that was served at the last `forget_removed`;
+        another process may have it longer."""
+        known = (*self._known, "", AUTO, OTHER)
+        return all(labels.get(label, "") in known for label in MODEL_LABELS)
+
     def _served(self) -> frozenset[str]:
         return frozenset(self._states()) | {META}

@@ -7,7 +7,7 @@ them; a test keeps it true.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import get_args
 
@@ -31,6 +31,7 @@ from server.seeing.observe import (
     RequestEnded,
     RequestStarted,
 )
+from server.seeing.sums import Family, Sum, families
 from server.workers.registration import Progress
 from server.workers.worker import State
 
@@ -73,11 +74,19 @@ class Metrics:
         """Told of every step of every registration."""
         self._registrations.step(progress)
 
-    def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics in the text format that the header `accept` asks for, and its name."""
+    def families(self) -> list[Family]:
+        """All metrics, to be added to those of another process."""
         self._instruments.forget_removed()
+        return families(self.registry)
+
+    def expose(self, accept: str, others: Iterable[Family] = ()) -> tuple[bytes, str]:
+        """All metrics, with those of other processes added, in the text format that the header
+        `accept` asks for, and its name."""
+        total = Sum(keep=self._instruments.is_present)
+        total.add(self.families())
+        total.add(others)
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return encode(total), content_type
 
 
 class _Http:

@@ -196,7 +196,7 @@ class ManagedWorker(Watched):
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         return await self._healthy(f"http://127.0.0.1:{port}")
 
@@ -312,7 +312,7 @@ def _signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def _die_with_parent() -> None:
-    """In the child, before exec: get SIGTERM when Trivium ends in any way (Linux)."""
+def die_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
+    """In the child, before exec: get a signal when Trivium ends in any way (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None, use_errno=True).prctl(1, by)  # PR_SET_PDEATHSIG

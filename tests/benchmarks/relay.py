@@ -1,8 +1,9 @@
 """`trivium bench relay`: what it costs that a stream goes through Trivium.
 
-The orchestrator runs on one core, a stub worker (`relay_stub.py`) and the load (`relay_load.py`) on
-another. In every round all sides take turns: the stub alone, Trivium unrouted, Trivium with a
-handoff, and the proxies given by `--against`. Figures are medians over the rounds.
+The orchestrator runs on one core (`--workers N`: on N), a stub worker (`relay_stub.py`) and the
+load (`relay_load.py`) on another, if there is one. In every round all sides take turns: the stub
+alone, Trivium unrouted, Trivium with a handoff, and the proxies given by `--against`. Figures are
+medians over the rounds.
 
 - speed: streams of 64 chunks, 32 clients; the worker writes a whole answer at once (`burst`), or
   every chunk by itself (`single writes`)
@@ -46,6 +47,8 @@ class Settings:
     clients: int = 32
     crowd: int = 1000
     crowd_seconds: float = 60.0
+    workers: int = 1
+    """Processes of the orchestrator; several share the cores with the stub and the load."""
     stub_port: int = 18100
     """Fixed, so that the proxies of `--against` can be pointed at the stub."""
 
@@ -188,7 +191,7 @@ def measure(
     with (
         tempfile.TemporaryDirectory(prefix="trivium-relay-") as folder,
         stub(cores, settings.stub_port) as worker,
-        orchestrator(cores, worker, Path(folder)) as (url, process),
+        orchestrator(cores, worker, Path(folder), settings.workers) as (url, process),
     ):
         sides = (
             Side("the worker alone", f"{worker}/v1", "alone"),

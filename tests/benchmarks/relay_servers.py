@@ -49,6 +49,11 @@ class Cores:
         usable = sorted(os.sched_getaffinity(0))
         return cls(usable[0], usable[-1])
 
+    def proxies(self, processes: int) -> str:
+        """The proxy's core, for several processes as many, as `taskset` takes them."""
+        usable = sorted(os.sched_getaffinity(0))
+        return ",".join(map(str, usable[:processes])) if processes > 1 else str(self.proxy)
+
 
 @dataclass(frozen=True)
 class Side:
@@ -65,27 +70,30 @@ class Side:
 def stub(cores: Cores, port: int) -> Iterator[str]:
     """The stub worker; its base URL without `/v1`."""
     command = ["-m", "tests.benchmarks.relay_stub", "--port", str(port)]
-    with _running(cores.others, command, {}, None):
+    with _running(str(cores.others), command, {}, None):
         url = f"http://127.0.0.1:{port}"
         _wait(f"{url}/v1/models")
         yield url
 
 
 @contextlib.contextmanager
-def orchestrator(cores: Cores, worker: str, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """`trivium serve` as a user starts it, with the stub for meta worker and one expert: its base
-    URL and its process. State and log are in `folder`."""
+def orchestrator(
+    cores: Cores, worker: str, folder: Path, workers: int = 1
+) -> Iterator[tuple[str, psutil.Process]]:
+    """`trivium serve --workers N` as a user starts it, with the stub for meta worker and one
+    expert: its base URL and its first process. State and log are in `folder`."""
     state, port, log = folder / "state", free_port(), folder / "trivium.log"
     state.mkdir(parents=True)
     _register_expert(f"sqlite:///{state / 'registry.db'}", worker)
     env = {"TRIVIUM_STATE_DIR": str(state), "TRIVIUM_CACHE_DIR": str(folder / "cache")}
     env["TRIVIUM_MAX_IN_FLIGHT"] = str(MOST_IN_FLIGHT)
     command = ["-c", "from server.cli import main; main()", "serve", "--port", str(port)]
-    command += ["--meta-url", worker, "--no-starter-experts"]
-    with _running(cores.proxy, command, env, log) as process:
-        url = f"http://127.0.0.1:{port}/v1"
+    command += ["--meta-url", worker, "--no-starter-experts", "--workers", str(workers)]
+    with _running(cores.proxies(workers), command, env, log) as started:
+        url, process = f"http://127.0.0.1:{port}/v1", psutil.Process(started.pid)
         _wait(f"{url}/models", f'"trivium/{EXPERT_MODEL}"', log)
-        yield url, psutil.Process(process.pid)
+        _wait_for_all(process, port, workers)
+        yield url, process
 
 
 def load(
@@ -96,7 +104,7 @@ def load(
     options = ["--question", question, "--clients", str(clients)]
     options += ["--seconds", str(seconds), "--warm", str(warm)]
     before = _cpu_seconds(side.process)
-    command = [*_pinned(cores.others), "-m", "tests.benchmarks.relay_load", side.url, *options]
+    command = [*_pinned(str(cores.others)), "-m", "tests.benchmarks.relay_load", side.url, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RelayError(f"the load on {side.name} ended: {done.stderr.strip()[-500:]}")
@@ -124,19 +132,32 @@ def _register_expert(database: str, worker: str) -> None:
     registry.close()
 
 
-def _pinned(core: int) -> list[str]:
-    return ["taskset", "-c", str(core), sys.executable]
+def _wait_for_all(process: psutil.Process, port: int, workers: int) -> None:
+    """Until so many processes listen at the port. Raises RelayError."""
+    deadline = time.monotonic() + START_SECONDS
+    while sum(_listens(p, port) for p in [process, *process.children()]) < workers:
+        if time.monotonic() > deadline:
+            raise RelayError(f"there are not {workers} processes within {START_SECONDS} s")
+        time.sleep(POLL_SECONDS)
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    return any(c.laddr.port == port for c in process.net_connections() if c.status == "LISTEN")
+
+
+def _pinned(cores: str) -> list[str]:
+    return ["taskset", "-c", cores, sys.executable]
 
 
 @contextlib.contextmanager
 def _running(
-    core: int, arguments: Sequence[str], env: dict[str, str], log: Path | None
+    cores: str, arguments: Sequence[str], env: dict[str, str], log: Path | None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process on one core, until the end of the block."""
+    """A Python process on some cores, until the end of the block."""
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("wb")) if log else None
         process = subprocess.Popen(
-            [*_pinned(core), *arguments],
+            [*_pinned(cores), *arguments],
             env={**os.environ, **env},
             stdin=subprocess.DEVNULL,
             stdout=output,

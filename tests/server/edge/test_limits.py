@@ -39,7 +39,7 @@ class Clock:
 
 def test_a_bucket_starts_full_and_refills_steadily() -> None:
     clock = Clock()
-    bucket = Bucket(60, clock)
+    bucket = Bucket(60, clock, [0.0, 0.0])
     for _ in range(60):
         assert bucket.wait() == 0
         bucket.charge(1)
@@ -52,7 +52,7 @@ def test_a_bucket_starts_full_and_refills_steadily() -> None:
 
 def test_a_bucket_never_holds_more_than_a_minutes_worth() -> None:
     clock = Clock()
-    bucket = Bucket(2, clock)
+    bucket = Bucket(2, clock, [0.0, 0.0])
     clock.time += 3600
     bucket.charge(2)
     assert bucket.wait() == pytest.approx(30)
@@ -60,13 +60,13 @@ def test_a_bucket_never_holds_more_than_a_minutes_worth() -> None:
 
 def test_what_is_overdrawn_has_to_be_made_up_first() -> None:
     clock = Clock()
-    bucket = Bucket(60, clock)
+    bucket = Bucket(60, clock, [0.0, 0.0])
     bucket.charge(180)
     assert bucket.wait() == pytest.approx(121)
 
 
 def test_no_limits_no_buckets() -> None:
-    allowance = Allowance.of(Limits(), Clock())
+    allowance = Allowance.of(Limits(), Clock(), [])
     assert (allowance.requests, allowance.tokens) == (None, None)
     allowance.check("anyone")
 
