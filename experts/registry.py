@@ -71,6 +71,8 @@ class RegisteredExpert:
     """Share of held-out examples that the running meta worker routed to this expert."""
     created: datetime
     choices: Choices = Choices()
+    routes: Mapping[str, int] | None = None
+    """How many of those examples went where: names of experts, or "meta"."""
 
 
 class _Base(DeclarativeBase):
@@ -89,6 +91,7 @@ class _Expert(_Base):
     created: Mapped[str] = mapped_column(String(40))
     enabled: Mapped[bool] = mapped_column(Boolean, default=True)
     threshold: Mapped[float | None] = mapped_column(Float, nullable=True)
+    routes: Mapped[Mapping[str, int] | None] = mapped_column(JSON(none_as_null=True), nullable=True)
 
 
 class _Starter(_Base):
@@ -137,7 +140,13 @@ class Registry:
         )
 
     def add(
-        self, manifest: Manifest, slot: int, row: bytes, meta: str, accuracy: float | None
+        self,
+        manifest: Manifest,
+        slot: int,
+        row: bytes,
+        meta: str,
+        accuracy: float | None,
+        routes: Mapping[str, int] | None = None,
     ) -> RegisteredExpert:
         """Store an expert. Raises NameInUse if its name or slot is taken."""
         created = datetime.now(UTC)
@@ -149,6 +158,7 @@ class Registry:
             meta=meta,
             accuracy=accuracy,
             created=created.isoformat(),
+            routes=routes,
         )
         with _database_errors("write to the registry"), Session(self._engine) as session:
             session.add(record)
@@ -159,7 +169,9 @@ class Registry:
                     f"an expert named {manifest.name!r} is registered already, or its slot was"
                     " taken meanwhile; remove it first or choose another name"
                 ) from None
-        return RegisteredExpert(manifest.name, slot, manifest, row, meta, accuracy, created)
+        return RegisteredExpert(
+            manifest.name, slot, manifest, row, meta, accuracy, created, routes=routes
+        )
 
     def update_row(self, name: str, row: bytes, meta: str, accuracy: float | None) -> None:
         """Replace the fitted row of `name`, e.g. for another meta LLM. Raises UnknownExpert."""
@@ -168,12 +180,14 @@ class Registry:
             record.row, record.meta, record.accuracy = row, meta, accuracy
             session.commit()
 
-    def update_rows(self, rows: Mapping[str, tuple[bytes, float | None]]) -> None:
-        """Replace several experts' rows and accuracies at once. Raises UnknownExpert."""
+    def update_rows(
+        self, rows: Mapping[str, tuple[bytes, float | None, Mapping[str, int] | None]]
+    ) -> None:
+        """Replace several experts' rows, accuracies and routes at once. Raises UnknownExpert."""
         with _database_errors("write to the registry"), Session(self._engine) as session:
-            for name, (row, accuracy) in rows.items():
+            for name, (row, accuracy, routes) in rows.items():
                 record = _get(session, name)
-                record.row, record.accuracy = row, accuracy
+                record.row, record.accuracy, record.routes = row, accuracy, routes
             session.commit()
 
     def choose(self, name: str, choices: Choices) -> RegisteredExpert:
@@ -223,4 +237,5 @@ def _load(record: _Expert) -> RegisteredExpert:
         accuracy=record.accuracy,
         created=datetime.fromisoformat(record.created),
         choices=Choices(record.enabled, record.threshold),
+        routes=record.routes,
     )

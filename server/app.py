@@ -144,7 +144,7 @@ async def _running(
         registrar.subscribe(audit.registration)
         registrar.subscribe(seeing.metrics.registration)
         admission = Admission(settings.model_folders, addresses)
-        app.state.admin = Admin(registry, registrar, fleet, admission)
+        app.state.admin = Admin(registry, registrar, fleet, admission, seeing.metrics.traffic)
         app.state.services = Services(
             snapshots=snapshots,
             dispatcher=Dispatcher(

@@ -31,6 +31,7 @@ from server.seeing.observe import (
     RequestEnded,
     RequestStarted,
 )
+from server.seeing.traffic import Traffic, traffic_in
 from server.workers.registration import Progress
 from server.workers.worker import State
 
@@ -72,6 +73,11 @@ class Metrics:
     def registration(self, progress: Progress) -> None:
         """Told of every step of every registration."""
         self._registrations.step(progress)
+
+    def traffic(self) -> Traffic:
+        """What each model had to do."""
+        self._instruments.forget_removed()
+        return traffic_in(self.registry.collect())
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """All metrics in the text format that the header `accept` asks for, and its name."""
