@@ -14,8 +14,8 @@ from server.relay.legs import AUTO, META
 @dataclass(frozen=True)
 class ModelTraffic:
     """`answers`: legs, each an answer or a part of one; `failures` of them failed. `handoffs`: how
-    often the meta LLM called it, or of itself: an expert. `first_token_ms`: the median, of an expert from its being called,
-    of the meta LLM from the request; None: not known."""
+    often the meta LLM called this expert; its own are all of them. `first_token_ms`: the median,
+    an expert's from its being called, the meta LLM's from the request; None: not known."""
 
     answers: int = 0
     failures: int = 0

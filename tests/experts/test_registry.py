@@ -84,6 +84,17 @@ def test_a_row_can_be_replaced(registry: Registry) -> None:
         registry.update_row("nobody", b"", "", None)
 
 
+def test_where_held_out_examples_went_is_kept(registry: Registry, url: str) -> None:
+    registry.add(manifest("a"), 0, b"", "print", None)
+    registry.add(manifest("b"), 1, b"old", "print", 0.75, {"b": 3, "meta": 1})
+    registry.close()
+    registry = Registry(url)
+    assert [expert.routes for expert in registry.experts()] == [None, {"b": 3, "meta": 1}]
+    registry.update_rows({"b": (b"new", 1.0, {"b": 4})})
+    expert = registry.get("b")
+    assert (expert.row, expert.accuracy, expert.routes) == (b"new", 1.0, {"b": 4})
+
+
 def test_starters_are_remembered_until_forgotten(registry: Registry) -> None:
     assert not registry.starter_seen("arithmetic")
     registry.mark_starter("arithmetic")
