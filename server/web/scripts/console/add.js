@@ -71,8 +71,7 @@ export class AddDialog {
     const button = this.#form.querySelector("[type=submit]");
     button.disabled = true;
     try {
-      const { name } = await this.#admin.add(manifestOf(new FormData(this.#form)));
-      this.#watch(name);
+      this.#watch(await this.#admin.add(manifestOf(new FormData(this.#form))));
     } catch (error) {
       this.#complain(error);
     } finally {
@@ -105,7 +104,8 @@ export class AddDialog {
     return seen.find((field) => names.includes(field.name)) ?? seen.find((field) => field.name.startsWith(`${first}.`));
   }
 
-  async #watch(name) {
+  async #watch(expert) {
+    const { name } = expert;
     const following = (this.#following = Symbol(name));
     const watched = () => this.#following === following && this.#dialog.open;
     this.#form.hidden = true;
@@ -115,16 +115,11 @@ export class AddDialog {
     byId("progress-title").textContent = `Registering ${name}`;
     byId("progress-title").focus();
     this.#tell("It goes on when this is closed.", false);
-    this.#experts.load();
-    const outcome = await follow(this.#admin, name, (steps) => watched() && showSteps(steps)).catch((error) => ({
-      error: told(error),
-    }));
-    this.#experts.load();
-    if (!watched()) {
-      if (outcome.error) this.#onFailed(name, sentence(outcome.error));
-      return;
-    }
-    this.#ended(name, outcome.error);
+    this.#experts.refresh();
+    const error = await follow(this.#admin, expert, (steps) => watched() && showSteps(steps)).catch(told);
+    this.#experts.refresh();
+    if (watched()) this.#ended(name, error);
+    else if (error) this.#onFailed(name, sentence(error));
   }
 
   #ended(name, error) {

@@ -101,7 +101,7 @@ export class ExpertDialog {
       return false;
     } finally {
       if (button) button.disabled = false;
-      await this.#experts.load();
+      await this.#experts.refresh();
     }
   }
 }

@@ -32,6 +32,12 @@ export class Experts extends EventTarget {
     return this.#loading;
   }
 
+  /** Ask, and be sure that the answer is younger than this call. */
+  async refresh() {
+    await this.#loading;
+    await this.load();
+  }
+
   async #load(ask) {
     try {
       const { data, meta } = await this.#admin.list(ask);

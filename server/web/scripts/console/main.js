@@ -32,11 +32,11 @@ themeSwitch(byId("theme"));
 byId("open-add").addEventListener("click", () => add.open());
 byId("open-refit").addEventListener("click", () => refit.open());
 
-let unreachable = false;
+let troubled = false;
 
 experts.addEventListener("changed", () => {
-  if (unreachable) byId("trouble").hidden = true;
-  unreachable = false;
+  if (troubled) byId("trouble").hidden = true;
+  troubled = false;
   showSummary(experts.meta);
   table.show(experts);
   confusion.show(experts.list);
@@ -45,8 +45,8 @@ experts.addEventListener("changed", () => {
 experts.addEventListener("moved", ({ detail: expert }) => say(`${expert.name}: ${stateOf(expert).kind}`));
 
 experts.addEventListener("failed", ({ detail: error }) => {
-  if (unreachable && byId("trouble").dataset.fault === error.message) return; // it is read out once
-  unreachable = true;
+  if (troubled && byId("trouble").dataset.fault === error.message) return; // it is read out once
+  troubled = true;
   warn(told(error), MAY_NOT.includes(error.status) ? keyButton() : null);
   byId("trouble").dataset.fault = error.message;
 });

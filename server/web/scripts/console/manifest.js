@@ -14,6 +14,9 @@ export function manifestOf(data) {
   const text = (name) => data.get(name).trim();
   if (data.get("form") === "manifest") return parsed(text("manifest"));
   const managed = data.get("kind") === "managed";
+  if (managed && !text("worker.checkpoint")) {
+    throw new FieldError("Give the folder of the checkpoint.", "worker.checkpoint"); // "" is one, too
+  }
   const counter = queriesOf(data.get("counter_examples"), "counter_examples");
   return {
     name: text("name"),

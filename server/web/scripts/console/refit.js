@@ -34,7 +34,7 @@ export class RefitDialog {
       this.#tell(told(error), true);
     } finally {
       byId("start-refit").disabled = false;
-      this.#experts.load();
+      this.#experts.refresh();
     }
   }
 

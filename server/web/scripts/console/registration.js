@@ -4,19 +4,19 @@ const POLL_MS = 300;
 const COUNTED = /\s+\d+\/\d+$/; // "encoding queries 12/53"
 
 /**
- * Ask how the registration of `name` goes; `onStep(steps)` is called when that changes, with
- * [{ text, state }]. Resolves to { error }, null if all went well. Raises ApiError.
+ * Ask how the registration of `expert` goes, from the first view of it. `onStep(steps)` is called
+ * each time, with [{ text, state }]. Resolves to why it failed, or null. Raises ApiError.
  */
-export async function follow(admin, name, onStep) {
+export async function follow(admin, expert, onStep) {
   const steps = [];
   for (;;) {
-    const { registration } = await admin.expert(name);
-    const { state, step, error } = registration;
+    const { state, step, error } = expert.registration;
     if (state === "done") steps.forEach((one) => (one.state = "done"));
     else note(steps, step, state);
     onStep(steps);
-    if (state !== "running") return { error };
+    if (state !== "running") return error;
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    expert = await admin.expert(expert.name);
   }
 }
 

@@ -1,5 +1,6 @@
 // A query tried: how likely each expert is to be called, now and when it was tried before.
 
+import { say } from "../announcer.js";
 import { byId, el } from "../dom.js";
 import { percent } from "../format.js";
 import { partsOf } from "../parts.js";
@@ -29,6 +30,7 @@ export class TryPanel {
       const chances = parts.find((part) => Object.keys(part.chances).length)?.chances ?? {};
       place.replaceChildren(...result(answer.text, parts, chances, this.#before.get(query)));
       this.#before.set(query, chances);
+      say(place.firstChild.textContent);
     } catch (error) {
       place.replaceChildren(el("p.notice.error", { role: "alert" }, told(error)));
     } finally {
@@ -46,7 +48,7 @@ function result(text, parts, chances, before) {
   const list = rows.length
     ? el("ul.chances", { "aria-label": "How likely each expert is to be called" }, ...rows)
     : el("p.hint", {}, "No expert could be called.");
-  return [el("p.verdict", { role: "status" }, ...verdict(parts)), list, el("p.excerpt", {}, excerpt(text))];
+  return [el("p", {}, ...verdict(parts)), list, el("p.excerpt", {}, excerpt(text))];
 }
 
 /** Who writes the answer, from its beginning as far as it was tried. */
