@@ -7,11 +7,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Locator, Page, expect
 
 from server.edge.keys import KeyStore
+from tests.e2e.page import browser
 from tests.e2e.page.browser import (
     ARITHMETIC,
     PHONE,
@@ -20,7 +22,8 @@ from tests.e2e.page.browser import (
     opened,
     shoot,
 )
-from tests.fakes import FakeWorker, says
+from tests.fake_meta import FIRST_ID
+from tests.fakes import ExpertToken, FakeWorker, says
 from tests.server.workers.test_registration import STARS, SUMS, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -105,7 +108,7 @@ async def test_an_expert_is_added_tried_changed_and_removed(world: World) -> Non
         await page.get_by_role("button", name="poems").click()
         dialog = page.get_by_role("dialog", name="poems", exact=True)
         await expect(dialog).to_contain_text("poet at ")
-        await expect(dialog.get_by_label("Threshold, percent")).to_be_disabled()
+        await expect(dialog.get_by_label("Threshold, percent")).to_be_hidden()
         await dialog.get_by_label("As learned").uncheck()
         await dialog.get_by_label("Threshold, percent").fill("80")
         await expect(row(page, "poems")).to_contain_text("80 %")
@@ -200,7 +203,7 @@ async def test_a_registration_that_fails_says_why_and_can_be_changed(world: Worl
         await dialog.get_by_role("button", name="Register").click()
         failed = page.get_by_role("dialog", name="poems was not registered")
         await expect(failed).to_contain_text("does not serve a model named 'another'")
-        await failed.get_by_role("button", name="Change it and try again").click()
+        await failed.get_by_role("button", name="Change it").click()
         await expect(dialog.get_by_label("Name", exact=True)).to_have_value("poems")
 
 
@@ -330,8 +333,34 @@ async def test_keyboard_only(world: World) -> None:
         await expect(page.locator("#tried")).to_contain_text("answers.")
 
 
+async def _fill_the_page(world: World, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query tried before there was an expert for it, and after."""
+    query, odds = "Write a haiku about the number 7.", [-0.5, -3.0, -9.0, -9.0]
+    monkeypatch.setattr(browser, "LOG_ODDS", np.array(odds, np.float32))
+    world.meta.behave = says(ARITHMETIC)
+    await try_query(page, query)
+    worker = {"url": world.astronomy.endpoint.base_url, "model": "stars"}
+    response = await world.site.add(
+        "poems", POEMS, worker=worker, description="Writes short poems."
+    )
+    assert response.status_code == 201, response.text
+    await world.site.http.patch("/v1/experts/astronomy", json={"threshold": 0.8})
+    slot = response.json()["slot"]
+    odds[0], odds[slot] = -3.0, 2.5
+    monkeypatch.setattr(browser, "LOG_ODDS", np.array(odds, np.float32))
+    world.meta.behave = says(ExpertToken(FIRST_ID + slot))
+    world.astronomy.behave = says(
+        "Seven autumn leaves / settle on the garden path / and the count is done."
+    )
+    await expect(row(page, "poems")).to_contain_text("live")
+    await expect(row(page, "astronomy")).to_contain_text("80 %")
+    await try_query(page, query)
+
+
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])
-async def test_axe_finds_nothing_serious(world: World, look: Any) -> None:
+async def test_axe_finds_nothing_serious(
+    world: World, look: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.reset()
     theme = "dark" if look == "dark" else "light"
     options: dict[str, Any] = {"color_scheme": theme, "reduced_motion": "reduce"}
@@ -342,10 +371,7 @@ async def test_axe_finds_nothing_serious(world: World, look: Any) -> None:
         options |= {"viewport": {"width": 1180, "height": 980}}
     async with opened(world.browser, console(world), **options) as page:
         await expect(rows(page)).to_have_count(2)
-        world.meta.behave = says(ARITHMETIC)
-        world.arithmetic.behave = says("4821 + 3977 = 8798")
-        await try_query(page, "What is 4821 + 3977?")
-        await try_query(page, "What is 4821 + 3977?")
+        await _fill_the_page(world, page, monkeypatch)
         await _check(page)
         await shoot(page, f"console-{look}")
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -358,13 +384,15 @@ async def test_axe_finds_nothing_serious(world: World, look: Any) -> None:
         await expect(dialog.get_by_role("alert")).to_be_visible()
         await _check(page)
         await shoot(page, f"console-add-{look}")
-        await dialog.get_by_label("Name", exact=True).fill("poems")
+        await dialog.get_by_label("Name", exact=True).fill("stars")
         await dialog.get_by_label("Its name for the model").fill("another")
-        await dialog.get_by_label("Example queries").fill("\n".join(POEMS))
+        await dialog.get_by_label("Example queries").fill("\n".join(f"{s} now" for s in STARS))
         await dialog.get_by_role("button", name="Register").click()
-        await expect(page.get_by_role("dialog", name="poems was not registered")).to_be_visible()
+        await expect(page.get_by_role("dialog", name="stars was not registered")).to_be_visible()
         await _check(page)
         await shoot(page, f"console-steps-{look}")
+    assert (await world.site.http.delete("/v1/experts/poems")).status_code == 204
+    await world.site.http.patch("/v1/experts/astronomy", json={"threshold": None})
 
 
 async def _check(page: Page) -> None:

@@ -65,8 +65,8 @@ export class ExpertDialog {
 
   #showThreshold() {
     const learned = byId("as-learned").checked;
-    byId("threshold").disabled = learned;
-    byId("threshold-shown").textContent = learned ? "" : `${byId("threshold").value} %`;
+    byId("slider").hidden = learned;
+    byId("threshold-shown").textContent = `${byId("threshold").value} %`;
   }
 
   async #setThreshold() {
