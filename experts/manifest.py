@@ -16,7 +16,12 @@ MAX_REPLICAS = 16
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used; the message says where and why."""
+    """A manifest that cannot be used; the message says where and why. `field` is the place, such
+    as `worker.url`, if it has one."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Message(BaseModel):
@@ -168,16 +173,17 @@ def parse_manifest(raw: dict[str, Any], *, base: Path, source: str = "manifest")
         return Manifest.model_validate(data)
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"]) or "manifest"
-        raise ManifestError(f"{source}: {where}: {fault['msg']}") from None
+        where = ".".join(str(part) for part in fault["loc"])
+        message = f"{source}: {where or 'manifest'}: {fault['msg']}"
+        raise ManifestError(message, where or None) from None
     except ManifestError as error:
-        raise ManifestError(f"{source}: {error}") from None
+        raise ManifestError(f"{source}: {error}", error.field) from None
 
 
 def _worker(worker: Any, base: Path) -> Any:
     """Infer the worker's kind from its keys and make a checkpoint path absolute."""
     if not isinstance(worker, dict):
-        raise ManifestError("worker: give `checkpoint: FOLDER`, or `url:` and `model:`")
+        raise ManifestError("worker: give `checkpoint: FOLDER`, or `url:` and `model:`", "worker")
     worker = dict(worker)
     if "kind" not in worker:
         worker["kind"] = "external" if {"url", "urls"} & worker.keys() else "managed"
@@ -191,7 +197,7 @@ def _examples(key: str, examples: Any, base: Path) -> list[Any]:
     if isinstance(examples, str):
         examples = _read_jsonl(key, base / examples)
     if not isinstance(examples, list | tuple):
-        raise ManifestError(f"{key}: give a list of queries or the path of a JSONL file")
+        raise ManifestError(f"{key}: give a list of queries or the path of a JSONL file", key)
     return [
         {"messages": [{"role": "user", "content": item}]} if isinstance(item, str) else item
         for item in examples
@@ -202,7 +208,7 @@ def _read_jsonl(key: str, path: Path) -> list[Any]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{key}: cannot read {path}: {error}") from None
+        raise ManifestError(f"{key}: cannot read {path}: {error}", key) from None
     items = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -210,5 +216,6 @@ def _read_jsonl(key: str, path: Path) -> list[Any]:
         try:
             items.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise ManifestError(f"{key}: {path} line {number}: not JSON ({error.msg})") from None
+            message = f"{key}: {path} line {number}: not JSON ({error.msg})"
+            raise ManifestError(message, key) from None
     return items

@@ -74,6 +74,8 @@ class RegisteredExpert:
     """Share of held-out examples that the running meta worker routed to this expert."""
     created: datetime
     choices: Choices = Choices()
+    routes: Mapping[str, int] | None = None
+    """How many of those examples went where: names of experts, or "meta"."""
 
 
 class _Base(DeclarativeBase):
@@ -92,6 +94,11 @@ class _Expert(_Base):
     created: Mapped[str] = mapped_column(String(40))
     enabled: Mapped[bool] = mapped_column(Boolean, default=True)
     threshold: Mapped[float | None] = mapped_column(Float, nullable=True)
+    routes: Mapped[Mapping[str, int] | None] = mapped_column(JSON(none_as_null=True), nullable=True)
+
+
+CheckedRow = tuple[bytes, float | None, Mapping[str, int] | None]
+"""A row with its accuracy and routes."""
 
 
 class _Background(_Base):
@@ -149,7 +156,13 @@ class Registry:
         )
 
     def add(
-        self, manifest: Manifest, slot: int, row: bytes, meta: str, accuracy: float | None
+        self,
+        manifest: Manifest,
+        slot: int,
+        row: bytes,
+        meta: str,
+        accuracy: float | None,
+        routes: Mapping[str, int] | None = None,
     ) -> RegisteredExpert:
         """Store an expert. Raises NameInUse if its name or slot is taken."""
         created = datetime.now(UTC)
@@ -161,6 +174,7 @@ class Registry:
             meta=meta,
             accuracy=accuracy,
             created=created.isoformat(),
+            routes=routes,
         )
         with _database_errors("write to the registry"), Session(self._engine) as session:
             session.add(record)
@@ -171,7 +185,9 @@ class Registry:
                     f"an expert named {manifest.name!r} is registered already, or its slot was"
                     " taken meanwhile; remove it first or choose another name"
                 ) from None
-        return RegisteredExpert(manifest.name, slot, manifest, row, meta, accuracy, created)
+        return RegisteredExpert(
+            manifest.name, slot, manifest, row, meta, accuracy, created, routes=routes
+        )
 
     def update_row(self, name: str, row: bytes, meta: str, accuracy: float | None) -> None:
         """Replace the fitted row of `name`, e.g. for another meta LLM. Raises UnknownExpert."""
@@ -180,19 +196,18 @@ class Registry:
             record.row, record.meta, record.accuracy = row, meta, accuracy
             session.commit()
 
-    def update_rows(
-        self, meta: str, rows: Mapping[str, tuple[bytes, float | None]], background: bytes
-    ) -> None:
-        """Replace experts' rows and accuracies, and the background they belong to, at once.
+    def update_rows(self, meta: str, rows: Mapping[str, CheckedRow], background: bytes) -> None:
+        """Replace experts' rows, accuracies and routes, and the background they belong to, at once.
         Rows that belong to the old one, those of other experts, belong to no meta LLM afterwards.
         Raises UnknownExpert."""
         with _database_errors("write to the registry"), Session(self._engine) as session:
             session.merge(_Background(meta=meta, data=background))
             for record in session.scalars(select(_Expert).where(_Expert.meta == meta)):
                 record.meta = NO_META
-            for name, (row, accuracy) in rows.items():
+            for name, (row, accuracy, routes) in rows.items():
                 record = _get(session, name)
                 record.row, record.accuracy, record.meta = row, accuracy, meta
+                record.routes = routes
             session.commit()
 
     def backgrounds(self) -> dict[str, bytes]:
@@ -247,4 +262,5 @@ def _load(record: _Expert) -> RegisteredExpert:
         accuracy=record.accuracy,
         created=datetime.fromisoformat(record.created),
         choices=Choices(record.enabled, record.threshold),
+        routes=record.routes,
     )

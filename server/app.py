@@ -150,7 +150,7 @@ async def _running(
         registrar.subscribe(audit.registration)
         registrar.subscribe(seeing.metrics.registration)
         admission = Admission(settings.model_folders, ways.addresses)
-        app.state.admin = Admin(registry, registrar, fleet, admission)
+        app.state.admin = Admin(registry, registrar, fleet, admission, seeing.traffic)
         app.state.services = Services(
             snapshots=snapshots,
             dispatcher=Dispatcher(

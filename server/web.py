@@ -1,4 +1,5 @@
-"""The chat page at `/`: the files of `web/`, read once; hashed, compressed, under a strict CSP."""
+"""The web pages, chat at `/` and console at `/experts`: the files of `web/`, read once; hashed,
+compressed, under a strict CSP."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
 }
-"""What is served besides `index.html`; other files of the folder are not."""
+"""What is served besides the pages themselves; other files of the folder are not."""
+PAGES = {"/": "index.html", "/experts": "experts.html"}
 # Whatever a model writes: no inline script or style, nothing from elsewhere, no form that is sent,
 # and HTML is parsed by DOMPurify's policy alone (Trusted Types, where the browser has them).
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -76,8 +78,8 @@ class Asset:
         return Response(self.gzipped, headers=headers, media_type=self.media_type)
 
 
-class Page:
-    """`index.html` and its assets. Their addresses hold a hash of them all, so that a browser keeps
+class Pages:
+    """The pages and their assets, whose addresses hold a hash of them all, so that a browser keeps
     them for good and never mixes two versions."""
 
     def __init__(self, folder: Path) -> None:
@@ -93,20 +95,23 @@ class Page:
         self.assets = {
             name: Asset.of(body, MEDIA_TYPES[Path(name).suffix]) for name, body in files.items()
         }
-        # Relative, as the page's calls of the API: it also works below a path of a reverse proxy.
-        html = (folder / "index.html").read_text(encoding="utf-8")
-        filled = html.replace("{{assets}}", f"web/{self.version}")
-        self.index = Asset.of(filled.encode(), "text/html; charset=utf-8")
+        self.pages = {path: self._page(folder / file) for path, file in PAGES.items()}
 
-    async def get_index(self, request: Request) -> Response:
-        """The page itself."""
-        return self.index.answer(request, ASK_EACH_TIME)
+    def _page(self, file: Path) -> Asset:
+        """Addresses are relative, as the pages' calls of the API: it also works below a path of a
+        reverse proxy."""
+        html = file.read_text(encoding="utf-8").replace("{{assets}}", f"web/{self.version}")
+        return Asset.of(html.encode(), "text/html; charset=utf-8")
+
+    async def get_page(self, request: Request) -> Response:
+        """A page itself; the path of its route says which."""
+        return self.pages[request.scope["route"].path].answer(request, ASK_EACH_TIME)
 
     async def get_asset(self, version: str, name: str, request: Request) -> Response:
-        """One of its files. Of another version: the present one, not to be kept."""
+        """One of their files. Of another version: the present one, not to be kept."""
         asset = self.assets.get(name)
         if asset is None:
-            raise NotFound(f"the chat page has no file {name!r}")
+            raise NotFound(f"the web pages have no file {name!r}")
         return asset.answer(request, FOR_A_YEAR if version == self.version else ASK_EACH_TIME)
 
 
@@ -122,11 +127,12 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def web_router(folder: Path = FOLDER) -> APIRouter:
-    """The routes of the chat page; they are not part of the API's schema."""
-    page, router = Page(folder), APIRouter(include_in_schema=False)
+    """The routes of the pages; they are not part of the API's schema."""
+    pages, router = Pages(folder), APIRouter(include_in_schema=False)
     methods = ["GET", "HEAD"]
-    router.add_api_route("/", page.get_index, methods=methods, response_model=None)
+    for path in PAGES:
+        router.add_api_route(path, pages.get_page, methods=methods, response_model=None)
     router.add_api_route(
-        "/web/{version}/{name:path}", page.get_asset, methods=methods, response_model=None
+        "/web/{version}/{name:path}", pages.get_asset, methods=methods, response_model=None
     )
     return router

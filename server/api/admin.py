@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,6 +16,9 @@ from experts.registry import RegisteredExpert, Registry, UnknownExpert
 from server.api.openapi import ALWAYS, WITH_A_BODY, failures
 from server.edge.admission import Admission
 from server.errors import NotFound
+from server.relay.legs import META
+from server.seeing.traffic import Traffic
+from server.services import services_of
 from server.workers.fleet import Fleet
 from server.workers.registration import Progress, Registrar
 
@@ -24,6 +29,19 @@ class RegistrationView(BaseModel):
     state: str
     step: str
     error: str | None = None
+
+
+class TrafficView(BaseModel):
+    """What a model had to do since this server started."""
+
+    answers: int
+    """Answers, or parts of one, that it wrote or began."""
+    failures: int
+    """Those of them that failed; others went on."""
+    handoffs: int
+    """How often the meta LLM called it; at the meta LLM: how often that called an expert."""
+    first_token_ms: float | None
+    """Median; of an expert from its being called, of the meta LLM from the request."""
 
 
 class ExpertView(BaseModel):
@@ -40,26 +58,46 @@ class ExpertView(BaseModel):
     examples: int | None = None
     accuracy: float | None = None
     """Share of held-out examples that the running meta LLM routed to it."""
+    routes: dict[str, int] | None = None
+    """How many of those examples went where: names of experts, or `meta`."""
     threshold: float | None = None
     """P(expert), against "no expert", from which it is called; null: as learned."""
+    traffic: TrafficView | None = None
     license: str | None = None
     created: datetime | None = None
     registration: RegistrationView | None = None
 
 
+class MetaView(BaseModel):
+    """The meta LLM, which reads every request."""
+
+    state: str
+    since: datetime
+    """When this server started."""
+    routed: int
+    """Answers of `trivium`, the model that chooses by itself."""
+    traffic: TrafficView
+
+
 class ExpertList(BaseModel):
     object: str = "list"
     data: list[ExpertView]
+    meta: MetaView
 
 
 class Admin:
     """What the admin routes need; `app.state.admin` holds it."""
 
     def __init__(
-        self, registry: Registry, registrar: Registrar, fleet: Fleet, admission: Admission
+        self,
+        registry: Registry,
+        registrar: Registrar,
+        fleet: Fleet,
+        admission: Admission,
+        traffic: Callable[[], Awaitable[Traffic]],
     ) -> None:
         self.registry, self.registrar, self.fleet = registry, registrar, fleet
-        self._admission = admission
+        self._admission, self._traffic = admission, traffic
 
     async def start(self, raw: dict[str, Any]) -> tuple[str, asyncio.Task[RegisteredExpert]]:
         """Validate a manifest and begin its registration. Raises BadRequest, Forbidden,
@@ -68,7 +106,7 @@ class Admin:
         self.fleet.meta()
         return manifest.name, self.registrar.start(manifest)
 
-    def view(self, name: str) -> ExpertView:
+    async def view(self, name: str) -> ExpertView:
         """One expert, registered or on its way. Raises NotFound."""
         progress = self.registrar.progress(name)
         try:
@@ -77,18 +115,30 @@ class Admin:
             if progress is None:
                 raise NotFound(f"no expert named {name!r} is registered") from None
             return _registering(progress)
-        return self._registered(expert, progress)
+        return self._registered(expert, progress, await self._traffic())
 
-    def views(self) -> list[ExpertView]:
-        """All experts, registered ones first."""
-        stored = self.registry.experts()
+    async def overview(self, since: int) -> ExpertList:
+        """All experts, registered ones first, and the meta LLM. `since`: the server's start, Unix
+        time (s)."""
+        stored, traffic = self.registry.experts(), await self._traffic()
         names = {expert.name for expert in stored}
-        return [
-            *(self._registered(expert, None) for expert in stored),
+        views = [
+            *(self._registered(expert, None, traffic) for expert in stored),
             *(_registering(p) for p in self.registrar.running() if p.name not in names),
         ]
+        return ExpertList(
+            data=views,
+            meta=MetaView(
+                state=self.fleet.meta_state(),
+                since=datetime.fromtimestamp(since, UTC),
+                routed=traffic.routed,
+                traffic=_traffic(traffic, META),
+            ),
+        )
 
-    def _registered(self, expert: RegisteredExpert, progress: Progress | None) -> ExpertView:
+    def _registered(
+        self, expert: RegisteredExpert, progress: Progress | None, traffic: Traffic
+    ) -> ExpertView:
         manifest, name = expert.manifest, expert.name
         return ExpertView(
             name=name,
@@ -99,7 +149,9 @@ class Admin:
             bank=self.fleet.banks().get(name),
             examples=len(manifest.examples),
             accuracy=expert.accuracy,
+            routes=None if expert.routes is None else dict(expert.routes),
             threshold=expert.choices.threshold,
+            traffic=_traffic(traffic, name),
             license=manifest.license,
             created=expert.created,
             registration=_registration(progress) if progress else None,
@@ -109,6 +161,10 @@ class Admin:
 def _registering(progress: Progress) -> ExpertView:
     state = "registering" if progress.state == "running" else f"failed: {progress.error}"
     return ExpertView(name=progress.name, state=state, registration=_registration(progress))
+
+
+def _traffic(traffic: Traffic, model: str) -> TrafficView:
+    return TrafficView(**asdict(traffic.of(model)))
 
 
 def _registration(progress: Progress) -> RegistrationView:
@@ -163,9 +219,9 @@ async def add(manifest: dict[str, Any], request: Request, wait: bool = True) -> 
     request.state.object = str(manifest.get("name") or manifest.get("path"))  # for the audit log
     name, task = await admin.start(manifest)
     if not wait:
-        return JSONResponse(admin.view(name).model_dump(mode="json"), status_code=202)
+        return JSONResponse((await admin.view(name)).model_dump(mode="json"), status_code=202)
     await asyncio.shield(task)  # a client that goes away does not undo a registration
-    return admin.view(name)
+    return await admin.view(name)
 
 
 class Accuracies(BaseModel):
@@ -183,13 +239,13 @@ async def refit(request: Request) -> dict[str, Accuracies]:
 
 
 async def list_experts(request: Request) -> ExpertList:
-    """Every expert, with its state."""
-    return ExpertList(data=_admin(request).views())
+    """Every expert with its state and its traffic, and the meta LLM."""
+    return await _admin(request).overview(services_of(request).started)
 
 
 async def show(name: str, request: Request) -> ExpertView:
     """One expert, and how its registration went."""
-    return _admin(request).view(name)
+    return await _admin(request).view(name)
 
 
 class Change(BaseModel):
@@ -210,7 +266,7 @@ async def change(name: str, body: Change, request: Request) -> ExpertView:
         await admin.registrar.choose(name, **body.model_dump(exclude_unset=True))
     except UnknownExpert as error:
         raise NotFound(str(error)) from None
-    return admin.view(name)
+    return await admin.view(name)
 
 
 async def remove(name: str, request: Request) -> None:

@@ -55,7 +55,7 @@ class Admission:
         try:
             manifest = self._read(raw)
         except ManifestError as error:
-            raise BadRequest(str(error)) from None
+            raise BadRequest(str(error), param=error.field) from None
         worker = manifest.worker
         if isinstance(worker, ManagedWorker):
             self._confine(worker.checkpoint, "worker.checkpoint")

@@ -20,8 +20,8 @@ from server.errors import Forbidden, TriviumError, Unauthorized
 from server.settings import is_loopback
 from server.wire import error_response, header
 
-OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/livez", "/readyz", "/version"})
-"""For all: how the server is, and the chat page, which asks for a key itself."""
+OPEN_PATHS = frozenset({"/", "/experts", "/health", "/healthz", "/livez", "/readyz", "/version"})
+"""For all: how the server is, and the web pages, which ask for a key themselves."""
 OPEN_FOLDERS = ("/web/",)
 ADMIN_PATH = "/v1/experts"
 METRICS_PATH = "/metrics"

@@ -18,6 +18,7 @@ from server.seeing.observe import Observer, fan_out
 from server.seeing.sums import Family
 from server.seeing.targets import Target, worker_targets
 from server.seeing.tracing import Tracing
+from server.seeing.traffic import Traffic
 from server.services import Services
 
 
@@ -27,6 +28,8 @@ class Seeing:
 
     metrics: Metrics
     observer: Observer
+    traffic: Callable[[], Awaitable[Traffic]]
+    """What each model had to do, in all processes of this server."""
 
 
 Others = Callable[[], Awaitable[Iterable[Family]]]
@@ -54,6 +57,9 @@ def install_seeing(app: FastAPI, provider: TracerProvider, others: Others = alon
         page, content_type = metrics.expose(request.headers.get("accept", ""), await others())
         return Response(page, headers={"Content-Type": content_type})
 
+    async def traffic() -> Traffic:
+        return metrics.traffic(await others())
+
     async def targets() -> list[Target]:
         """Where the metrics of the live workers are, for Prometheus' HTTP service discovery."""
         return worker_targets(app.state.services.snapshots.current)
@@ -63,4 +69,4 @@ def install_seeing(app: FastAPI, provider: TracerProvider, others: Others = alon
     app.add_middleware(Access, observer=observer, tracing=tracing)
     app.add_api_route(METRICS_PATH, metrics_page, methods=["GET"], response_class=Response)
     app.add_api_route(TARGETS_PATH, targets, methods=["GET"])
-    return Seeing(metrics, observer)
+    return Seeing(metrics, observer, traffic)

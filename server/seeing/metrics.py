@@ -32,6 +32,7 @@ from server.seeing.observe import (
     RequestStarted,
 )
 from server.seeing.sums import Family, Sum, families
+from server.seeing.traffic import Traffic, traffic_in
 from server.workers.registration import Progress
 from server.workers.worker import State
 
@@ -82,11 +83,18 @@ class Metrics:
     def expose(self, accept: str, others: Iterable[Family] = ()) -> tuple[bytes, str]:
         """All metrics, with those of other processes added, in the text format that the header
         `accept` asks for, and its name."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._total(others)), content_type
+
+    def traffic(self, others: Iterable[Family] = ()) -> Traffic:
+        """What each model had to do, in this process and others."""
+        return traffic_in(self._total(others).collect())
+
+    def _total(self, others: Iterable[Family]) -> Sum:
         total = Sum(keep=self._instruments.is_present)
         total.add(self.families())
         total.add(others)
-        encode, content_type = choose_encoder(accept)
-        return encode(total), content_type
+        return total
 
 
 class _Http:

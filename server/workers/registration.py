@@ -33,6 +33,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Checked:
+    """Where the running meta routes an expert's held-out examples; None without any."""
+
+    accuracy: float | None = None
+    routes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a registration is. `error` is set when it failed at `step`."""
 
@@ -131,9 +139,10 @@ class Registrar:
                 steps.say("checking the held-out examples")
                 taken = {expert.slot: expert.name for expert in self._registry.experts()}
                 names = taken | {slot: manifest.name}
-                accuracy = await self._check(meta, info, names, manifest.name, learned)
+                found = await self._check(meta, info, names, manifest.name, learned)
                 registered = self._registry.add(
-                    manifest, slot, learned.row.to_bytes(), info.rows, accuracy
+                    *(manifest, slot, learned.row.to_bytes(), info.rows),
+                    *(found.accuracy, found.routes),
                 )
         except BaseException as error:
             await self._fleet.stop_worker(worker)
@@ -231,19 +240,20 @@ class Registrar:
         slots: Mapping[int, str],
         name: str,
         learned: Learned,
-    ) -> float | None:
-        """Share of the held-out examples of `name` that the running meta routes to it, or None
-        without any. `slots` says who has which.
+    ) -> Checked:
+        """Where the running meta routes the held-out examples of `name`. `slots` says who has
+        which.
 
-        Raises Unprocessable if that is under MIN_ACCURACY.
+        Raises Unprocessable if less than MIN_ACCURACY of them reach it.
         """
         if not learned.held_out:
-            return None
+            return Checked()
         names = {info.vocabulary.token_id(slot): who for slot, who in sorted(slots.items())}
         routes = await asyncio.gather(*(meta.routed_to(p, [*names]) for p in learned.held_out))
         found = Counter(names[route] if route is not None else META for route in routes)
-        accuracy = found.pop(name, 0) / len(routes)
+        accuracy = found[name] / len(routes)
         if accuracy < MIN_ACCURACY:
+            del found[name]
             most, count = found.most_common(1)[0]
             where = "stay at the meta LLM" if most == META else f"go to the expert {most!r}"
             raise Unprocessable(
@@ -252,7 +262,7 @@ class Registrar:
                 " general queries and from those of other experts",
                 param="examples",
             )
-        return accuracy
+        return Checked(accuracy, dict(found))
 
     async def relearn(self, expert: RegisteredExpert) -> RegisteredExpert:
         """Fit the row of a stored expert anew, e.g. after the meta LLM was replaced."""
@@ -281,11 +291,11 @@ class Registrar:
                 after = await self._refit(meta, info, experts)
             except MetaError as error:
                 raise NotReady(str(error)) from None
-        return {name: (expert.accuracy, after[name]) for name, expert in experts.items()}
+        return {name: (expert.accuracy, after[name].accuracy) for name, expert in experts.items()}
 
     async def _refit(
         self, meta: MetaClient, info: MetaInfo, experts: Mapping[str, RegisteredExpert]
-    ) -> dict[str, float | None]:
+    ) -> dict[str, Checked]:
         together = await learn_together(
             Encoder(meta, info, self._fleet.encodings_dir),
             {name: _prompts(expert.manifest) for name, expert in experts.items()},
@@ -302,7 +312,10 @@ class Registrar:
             }
             self._registry.update_rows(
                 info.rows,
-                {name: (own.row.to_bytes(), after[name]) for name, own in learned.items()},
+                {
+                    name: (own.row.to_bytes(), after[name].accuracy, after[name].routes)
+                    for name, own in learned.items()
+                },
                 background.to_bytes(),
             )
         stored = [self._registry.get(name) for name in experts]

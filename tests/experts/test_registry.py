@@ -93,7 +93,7 @@ def test_rows_fitted_together_replace_all_that_the_old_background_had(
     registry.update_row("elsewhere", b"old", "other", None)
     assert registry.backgrounds() == {}
     for background in (b"first", b"second"):
-        rows = {"a": (b"new a", 0.9), "b": (b"new b", 0.8)}
+        rows = {"a": (b"new a", 0.9, None), "b": (b"new b", 0.8, None)}
         registry.update_rows("print", rows, background)
     registry.close()
     found = {expert.name: (expert.row, expert.meta) for expert in Registry(url).experts()}
@@ -108,10 +108,22 @@ def test_rows_fitted_together_replace_all_that_the_old_background_had(
 
 def test_rows_of_an_unknown_expert_change_nothing(registry: Registry) -> None:
     registry.add(manifest(), 0, b"old", "print", None)
+    rows = {"poems": (b"new", 1.0, None), "nobody": (b"", 1.0, None)}
     with pytest.raises(UnknownExpert):
-        registry.update_rows("print", {"poems": (b"new", 1.0), "nobody": (b"", 1.0)}, b"kinds")
+        registry.update_rows("print", rows, b"kinds")
     assert (registry.get("poems").row, registry.get("poems").meta) == (b"old", "print")
     assert registry.backgrounds() == {}
+
+
+def test_where_held_out_examples_went_is_kept(registry: Registry, url: str) -> None:
+    registry.add(manifest("a"), 0, b"", "print", None)
+    registry.add(manifest("b"), 1, b"old", "print", 0.75, {"b": 3, "meta": 1})
+    registry.close()
+    registry = Registry(url)
+    assert [expert.routes for expert in registry.experts()] == [None, {"b": 3, "meta": 1}]
+    registry.update_rows("print", {"b": (b"new", 1.0, {"b": 4})}, b"")
+    expert = registry.get("b")
+    assert (expert.row, expert.accuracy, expert.routes) == (b"new", 1.0, {"b": 4})
 
 
 def test_starters_are_remembered_until_forgotten(registry: Registry) -> None:

@@ -1,4 +1,4 @@
-"""The chat page's files: how they are served, and what they may not hold."""
+"""The web pages' files: how they are served, and what they may not hold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from server.web import FOLDER, MEDIA_TYPES, Page, web_router
+from server.web import FOLDER, MEDIA_TYPES, PAGES, Pages, web_router
 from server.wire import install_edge
 
 ROOT = FOLDER.parent.parent
@@ -31,8 +31,11 @@ def html(client: TestClient) -> str:
     return client.get("/").text
 
 
-def test_the_page_has_a_strict_policy_and_is_asked_for_each_time(client: TestClient) -> None:
-    response = client.get("/")
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_has_a_strict_policy_and_is_asked_for_each_time(
+    client: TestClient, path: str
+) -> None:
+    response = client.get(path)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["cache-control"] == "no-cache"
@@ -63,13 +66,14 @@ def test_assets_are_kept_for_good_under_their_hash_only(client: TestClient, html
 
 
 def test_the_hash_follows_every_file(tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text("{{assets}}")
+    for page in PAGES.values():
+        (tmp_path / page).write_text("{{assets}}")
     (tmp_path / "a.js").write_text("1")
-    before = Page(tmp_path)
+    before = Pages(tmp_path)
     (tmp_path / "a.js").write_text("2")
-    after = Page(tmp_path)
+    after = Pages(tmp_path)
     assert before.version != after.version
-    assert after.index.body.decode() == f"web/{after.version}"
+    assert after.pages["/"].body.decode() == f"web/{after.version}"
 
 
 def test_compression_is_asked_for(client: TestClient) -> None:
@@ -80,7 +84,7 @@ def test_compression_is_asked_for(client: TestClient) -> None:
     assert packed.headers["vary"] == "Accept-Encoding"
     assert int(packed.headers["content-length"]) < len(plain.content) / 2
     assert packed.content == plain.content
-    assert gzip.decompress(Page(FOLDER).index.gzipped) == plain.content
+    assert gzip.decompress(Pages(FOLDER).pages["/"].gzipped) == plain.content
 
 
 def test_head_and_what_is_not_there(client: TestClient) -> None:
@@ -94,19 +98,20 @@ def test_head_and_what_is_not_there(client: TestClient) -> None:
 
 def test_every_module_that_is_imported_exists_and_every_one_is_imported() -> None:
     scripts = FOLDER / "scripts"
-    imported = {scripts / "main.js", scripts / "theme.js"}
-    for script in scripts.glob("*.js"):
+    imported = {scripts / "main.js", scripts / "console" / "main.js", scripts / "theme.js"}
+    for script in scripts.rglob("*.js"):
         for target in IMPORT.findall(script.read_text()):
-            path = (scripts / target).resolve()
+            path = (script.parent / target).resolve()
             assert path.is_file(), f"{script.name} imports {target}, which is not there"
             imported.add(path)
-    assert {*scripts.glob("*.js"), *(FOLDER / "vendor").glob("*.js")} == imported
+    assert {*scripts.rglob("*.js"), *(FOLDER / "vendor").glob("*.js")} == imported
 
 
-def test_the_page_holds_nothing_inline_and_names_no_other_host() -> None:
-    text = (FOLDER / "index.html").read_text()
-    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
-    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
+def test_the_pages_hold_nothing_inline_and_name_no_other_host() -> None:
+    for page in PAGES.values():
+        text = (FOLDER / page).read_text()
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
+        assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
     for path in FOLDER.rglob("*"):
         if path.is_file() and path.parent.name != "vendor":
             hosts = set(re.findall(r"https?://[\w.]+", path.read_text()))

@@ -6,9 +6,9 @@ const KEY = "trivium.key";
 
 /** The server said no, or could not be reached. `status` 0: no HTTP answer, or an event said it. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, code = null, retryAfter = null, requestId = null } = {}) {
+  constructor(message, { status = 0, code = null, param = null, retryAfter = null, requestId = null } = {}) {
     super(message);
-    Object.assign(this, { status, code, retryAfter, requestId });
+    Object.assign(this, { status, code, param, retryAfter, requestId });
   }
 }
 
@@ -23,8 +23,19 @@ export class Api {
 
   /** Ids of the models that are served. `ask`: for a key, if need be. Raises ApiError. */
   async models(ask) {
-    const response = await this.#request("v1/models", {}, ask);
-    return (await response.json()).data.map((model) => model.id);
+    return (await this.json("v1/models", { ask })).data.map((model) => model.id);
+  }
+
+  /** The JSON that one request is answered with; null for an answer without. Raises ApiError. */
+  async json(path, { method = "GET", body, ask } = {}) {
+    const sent = body && { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+    const response = await this.#request(path, { method, ...sent }, ask);
+    return response.status === 204 ? null : response.json();
+  }
+
+  /** Ask for another key than the present one; whether there is one now. */
+  changeKey() {
+    return this.#newKey(sessionStorage.getItem(KEY));
   }
 
   /** The chunks of a streamed answer. Raises ApiError; what an abort raises goes through. */
@@ -92,6 +103,7 @@ async function errorOf(response) {
   return new ApiError(body?.error?.message ?? response.statusText, {
     status: response.status,
     code: body?.error?.code ?? null,
+    param: body?.error?.param ?? null,
     retryAfter: response.headers.get("Retry-After"),
     requestId: response.headers.get("x-request-id"),
   });

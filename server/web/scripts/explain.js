@@ -42,7 +42,8 @@ function wait(error) {
   return seconds > 0 ? `Try again in ${seconds} s.` : "Try again in a few seconds.";
 }
 
-function sentence(message) {
+/** A message of the API with a capital and a full stop. */
+export function sentence(message) {
   const text = String(message).trim();
   const whole = text[0]?.toUpperCase() + text.slice(1);
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;

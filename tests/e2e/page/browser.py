@@ -99,8 +99,13 @@ class World:
             "model": self.astronomy.endpoint.model,
         }
         for fields in (
-            {"name": "arithmetic", "examples": SUMS},
-            {"name": "astronomy", "examples": STARS, "worker": astronomy},
+            {"name": "arithmetic", "examples": SUMS, "description": "Exact sums and products."},
+            {
+                "name": "astronomy",
+                "examples": STARS,
+                "worker": astronomy,
+                "description": "Stars, and where to find them.",
+            },
         ):
             response = await self.site.add(**fields)
             assert response.status_code == 201, response.text

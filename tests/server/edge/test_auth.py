@@ -117,6 +117,8 @@ async def test_what_is_open_tells_strangers_nothing_of_the_models(tmp_path: Path
     ("path", "scope"),
     [
         ("/", None),
+        ("/experts", None),
+        ("/experts/x", "admin"),
         ("/health", None),
         ("/version", None),
         ("/web/abc/main.js", None),

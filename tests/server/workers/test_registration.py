@@ -117,6 +117,8 @@ async def test_a_registered_expert_is_live_and_told_apart(site: Site) -> None:
     view = response.json()
     assert (view["state"], view["slot"], view["examples"]) == ("live", 0, len(SUMS))
     assert view["accuracy"] >= 0.75
+    assert sum(view["routes"].values()) == len(SUMS) // 5
+    assert view["routes"]["sums"] == view["accuracy"] * (len(SUMS) // 5)
     assert await site.live() == ["trivium", "trivium/meta", "trivium/sums"]
     assert site.slots_that_can_win() == [0]
     expert = site.app.state.services.snapshots.current.by_name("sums")
@@ -279,23 +281,26 @@ async def test_an_expert_with_replicas_needs_all_of_them_at_first(site: Site) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "message", "param"),
     [
-        ({"name": "Bad Name"}, "name"),
-        ({"name": "meta"}, "reserved"),
-        ({"examples": ["one"]}, "examples"),
-        ({"examples": [{"messages": []}] * 6}, "messages"),
-        ({"worker": {}}, "worker"),
-        ({"worker": {"url": "ftp://x", "model": "m"}}, "url"),
-        ({"colour": "red"}, "colour"),
+        ({"name": "Bad Name"}, "name", "name"),
+        ({"name": "meta"}, "reserved", None),
+        ({"examples": ["one"]}, "examples", "examples"),
+        ({"examples": [{"messages": []}] * 6}, "messages", "examples.0.messages"),
+        ({"examples": 3}, "list of queries", "examples"),
+        ({"worker": {}}, "worker", "worker.managed.checkpoint"),
+        ({"worker": "far"}, "checkpoint", "worker"),
+        ({"worker": {"url": "ftp://x", "model": "m"}}, "url", "worker.external.url"),
+        ({"colour": "red"}, "colour", "colour"),
     ],
 )
 async def test_a_bad_manifest_is_refused_with_its_place(
-    site: Site, change: dict[str, Any], message: str
+    site: Site, change: dict[str, Any], message: str, param: str | None
 ) -> None:
     response = await site.http.post("/v1/experts", json=site.manifest() | change)
     assert response.status_code == 400
     assert message in response.json()["error"]["message"]
+    assert response.json()["error"]["param"] == param
 
 
 async def test_examples_of_another_expert_are_refused(site: Site) -> None:
@@ -333,6 +338,7 @@ async def test_all_experts_can_be_fitted_together(site: Site) -> None:
         own["after"] for own in response.json().values()
     ]
     assert len(site.meta.background.bias) > 10, "there are no kinds of 'no expert'"
+    assert all(set(view["routes"]) <= {"sums", "stars", "meta"} for view in views)
 
 
 async def test_the_background_of_a_refit_stays_with_its_rows(tmp_path: Path) -> None:
