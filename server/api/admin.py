@@ -94,7 +94,7 @@ class Admin:
         registrar: Registrar,
         fleet: Fleet,
         admission: Admission,
-        traffic: Callable[[], Traffic] = Traffic,
+        traffic: Callable[[], Traffic],
     ) -> None:
         self.registry, self.registrar, self.fleet = registry, registrar, fleet
         self._admission, self._traffic = admission, traffic
