@@ -11,7 +11,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.edge.auth import ADMIN_PATH, key_of
+from server.edge.auth import ADMIN_PATH, key_of, only_looks
 from server.workers.registration import Progress
 
 MOST_CHARACTERS = 200
@@ -59,7 +59,7 @@ def _private(path: str, flags: int) -> int:
 
 
 class Auditing:
-    """Middleware: a line for every call of the admin API, refused ones included."""
+    """Middleware: a line for every call of the admin API that changes something or is refused."""
 
     def __init__(self, app: ASGIApp, audit: AuditLog) -> None:
         self._app, self._audit = app, audit
@@ -82,6 +82,8 @@ class Auditing:
             self._note(scope, status)
 
     def _note(self, scope: Scope, status: int) -> None:
+        if 0 < status < 400 and only_looks(scope["method"], scope["path"]):
+            return
         state = scope.get("state", {})
         key, rest = key_of(scope), scope["path"].removeprefix(ADMIN_PATH).strip("/")
         action, name = _what(scope["method"], rest)

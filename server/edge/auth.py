@@ -41,6 +41,11 @@ def scope_for(path: str) -> KeyScope | None:
     return "chat" if path.startswith("/v1/") and not path.startswith(ADMIN_PATH) else "admin"
 
 
+def only_looks(method: str, path: str) -> bool:
+    """Whether a call of the admin API changes nothing: a console makes one every two seconds."""
+    return method in ("GET", "HEAD") and path.startswith(ADMIN_PATH)
+
+
 def key_of(scope: Scope) -> Key | None:
     """The key that a request came with, if the server asks for keys."""
     key = scope.get("state", {}).get("key")

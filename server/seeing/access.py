@@ -11,7 +11,7 @@ from typing import Any
 from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.edge.auth import key_of, scope_for
+from server.edge.auth import key_of, only_looks, scope_for
 from server.seeing.accounts import Account, account
 from server.seeing.logs import ACCESS_LOGGER, harmless
 from server.seeing.observe import Answered, Observer
@@ -82,13 +82,13 @@ def _endpoint(scope: Scope) -> str:
 
 
 def _log(scope: Scope, status: int, used: Account, seconds: float) -> None:
-    """Requests that only look how the server is, and the files of the chat page, are noise."""
-    path = scope["path"]
-    quiet = status < 400 and scope_for(path) in (None, "metrics")
-    level = logging.DEBUG if quiet else logging.INFO
+    """Requests that only look how server and experts are, and the web pages' files, are noise."""
+    method, path = scope["method"], scope["path"]
+    looks = scope_for(path) in (None, "metrics") or only_looks(method, path)
+    level = logging.DEBUG if looks and status < 400 else logging.INFO
     if not log.isEnabledFor(level):
         return
-    method, shown = scope["method"], harmless(path)
+    shown = harmless(path)
     fields = _fields(scope, status, used, seconds)
     told = " ".join(f"{name}={value}" for name, value in fields.items())
     about = {"method": method, "path": shown, "status": status} | fields

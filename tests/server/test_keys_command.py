@@ -165,7 +165,7 @@ def test_a_server_that_asks_for_none_starts_without_keys(settings: Any) -> None:
 
 def test_serve_refuses_before_it_starts_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
-    monkeypatch.setattr("server.commands.serve.create_app", lambda *a: started.append(a))
+    monkeypatch.setattr("server.commands.serve.create_app", lambda *a, **k: started.append(a))
     monkeypatch.setattr("server.commands.serve.prepare_meta", lambda *a: started.append(a))
     monkeypatch.setattr("server.commands.serve.check_port", lambda *a: None)
     monkeypatch.setattr("server.commands.serve.run", lambda *a: started.append(a))

@@ -17,7 +17,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-async def test_every_admin_call_leaves_a_line(tmp_path: Path) -> None:
+async def test_every_admin_call_that_changes_or_is_refused_leaves_a_line(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     store = KeyStore(Settings(state_dir=tmp_path / "state").database)
     _, admin = store.create("boss", ["admin"])
@@ -40,8 +40,6 @@ async def test_every_admin_call_leaves_a_line(tmp_path: Path) -> None:
     assert [(e["key"], e["action"], e["object"], e["outcome"]) for e in written] == [
         ("local", "experts.registration", "sums", "ok"),
         ("boss", "experts.add", "sums", "ok"),
-        ("boss", "experts.list", None, "ok"),
-        ("boss", "experts.show", "sums", "ok"),
         ("boss", "experts.remove", "sums", "ok"),
         ("boss", "experts.remove", "sums", "refused"),
         ("guest", "experts.remove", "sums", "refused"),
@@ -49,7 +47,7 @@ async def test_every_admin_call_leaves_a_line(tmp_path: Path) -> None:
         ("boss", "experts.sing", None, "refused"),
     ]
     assert all(e["time"].endswith("+00:00") for e in written)
-    assert written[6]["request"] == refused.headers["x-request-id"]
+    assert written[4]["request"] == refused.headers["x-request-id"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert admin not in text
     assert chat not in text
