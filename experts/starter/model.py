@@ -11,6 +11,10 @@ from experts.bitlinear import swap_linear_layers
 from experts.starter.tokenizer import MAX_LENGTH, SPECIAL_TOKENS, VOCAB_SIZE
 
 PAD_ID, END_ID = 0, 1
+HIDDEN = 256
+ROPE_THETA = 500.0
+"""The slowest rotation takes some 2,600 tokens, as long as a conversation may be; the common 10,000
+leaves few rotations that tell neighbours apart, and copying number by number takes longer to learn."""
 
 
 def starter_config() -> Any:
@@ -19,7 +23,7 @@ def starter_config() -> Any:
     assert SPECIAL_TOKENS[END_ID] == "<|end|>"
     return LlamaConfig(
         vocab_size=VOCAB_SIZE,
-        hidden_size=256,
+        hidden_size=HIDDEN,
         intermediate_size=640,
         num_hidden_layers=4,
         num_attention_heads=4,
@@ -27,6 +31,8 @@ def starter_config() -> Any:
         head_dim=64,
         max_position_embeddings=MAX_LENGTH,
         rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        initializer_range=HIDDEN**-0.5,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=END_ID,
