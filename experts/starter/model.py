@@ -13,8 +13,8 @@ from experts.starter.tokenizer import MAX_LENGTH, SPECIAL_TOKENS, VOCAB_SIZE
 PAD_ID, END_ID = 0, 1
 HIDDEN = 256
 ROPE_THETA = 500.0
-"""The slowest rotation takes some 2,600 tokens, as long as a conversation may be; the common 10,000
-leaves few rotations that tell neighbours apart, and copying number by number takes longer to learn."""
+"""The slowest rotation takes some 2,600 tokens, as long as a conversation may be. The common 10,000
+leaves few rotations that tell neighbours apart, and copying numbers then takes longer to learn."""
 
 
 def starter_config() -> Any:
