@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from vllm import LLM, SamplingParams
 from vllm.model_executor.layers.linear import LinearBase
 
@@ -71,9 +70,10 @@ def linear_bytes(model: Any) -> tuple[int, int]:
 
 def memory(engine: Any) -> Memory:
     held, plain = engine.apply_model(linear_bytes)[0]
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return Memory(held, plain, psutil.Process().memory_info().rss, int(peak.split()[1]) << 10)
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    sizes = {line.partition(":")[0]: line.split() for line in lines if line.endswith(" kB")}
+    steady, peak = (int(sizes[name][1]) << 10 for name in ("VmRSS", "VmHWM"))  # of one moment
+    return Memory(held, plain, steady, peak)
 
 
 def main() -> None:
