@@ -15,7 +15,7 @@ from experts.starter.arithmetic import sampling
 from experts.starter.arithmetic.data import SUBJECT
 from experts.starter.arithmetic.phrasing import ask
 from experts.starter.arithmetic.problems import Operation, Problem
-from experts.starter.shapes import follow_up, second_part
+from experts.starter.shapes import follow_up, later_turn, second_part
 from experts.training.conversations import Example
 
 FOLDER = Path(__file__).parent
@@ -59,13 +59,15 @@ def _question(turns: list[dict[str, str]], problem: Problem, kind: str) -> dict[
 
 
 def examples() -> Iterator[dict[str, Any]]:
-    """180 queries for fitting the expert's token: 160 questions, 12 answers to be carried on, 8
-    follow-ups."""
+    """180 queries for fitting the expert's token: 128 questions, 32 after an exchange about
+    something else, 12 answers to be carried on, 8 follow-ups."""
     random = Random(EXAMPLES_SEED)
     operations = list(EVALUATION_COUNTS)
-    for number in range(160):
+    for number in range(128):
         problem = sampling.sample_training(random, operations[number % len(operations)])
         yield {"messages": [{"role": "user", "content": ask(problem, random)}]}
+    for _ in range(32):
+        yield _messages(later_turn(SUBJECT, random))
     for _ in range(12):
         yield _messages(second_part(SUBJECT, random))
     for _ in range(8):
