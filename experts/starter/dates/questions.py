@@ -5,18 +5,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from experts.starter.dates import limits, sampling
 from experts.starter.dates.data import SUBJECT
 from experts.starter.dates.follow_ups import draw_pair
 from experts.starter.dates.problems import Operation
-from experts.starter.shapes import follow_up, second_part
-from experts.training.conversations import Example
+from experts.starter.question_files import Line, asked, in_conversation, question, write_files
 
 FOLDER = Path(__file__).parent
 EVALUATION_SEED, EXAMPLES_SEED = 20_261_123, 7
@@ -34,7 +31,7 @@ EVALUATION_COUNTS: dict[Operation, int] = {
 FOLLOW_UPS, DECLINED = 90, 40
 
 
-def evaluation() -> Iterator[dict[str, Any]]:
+def evaluation() -> Iterator[Line]:
     """640 questions with answers, about problems that no training example contains."""
     random = Random(EVALUATION_SEED)
     for operation, count in EVALUATION_COUNTS.items():
@@ -43,75 +40,49 @@ def evaluation() -> Iterator[dict[str, Any]]:
             case = sampling.sample_evaluation(random, operation)
             if case.problem.request not in seen:
                 seen.add(case.problem.request)
-                question = case.item(random).question
-                yield _line([question], case.problem.answer, operation)
+                yield question([case.item(random).question], case.problem.answer, operation)
     yield from _follow_ups(random)
     yield from _declined(random)
 
 
-def _follow_ups(random: Random) -> Iterator[dict[str, Any]]:
+def _follow_ups(random: Random) -> Iterator[Line]:
     """The second question's problem is one that no training example contains."""
     count = 0
     while count < FOLLOW_UPS:
-        case, question, problem = draw_pair(random)
+        case, request, problem = draw_pair(random)
         if problem.for_evaluation:
             earlier = case.item(random)
-            yield _line([earlier.question, earlier.answer, question], problem.answer, "follow-up")
+            texts = earlier.question, earlier.answer, request
+            yield question(texts, problem.answer, "follow-up")
             count += 1
 
 
-def _declined(random: Random) -> Iterator[dict[str, Any]]:
+def _declined(random: Random) -> Iterator[Line]:
     """Questions outside the expert's range; the sentence that declines is the answer."""
     seen: set[str] = set()
     while len(seen) < DECLINED:
         item = limits.out_of_range(random)
         if limits.for_evaluation(item) and item.question not in seen:
             seen.add(item.question)
-            yield _line([item.question], item.answer, "declined")
+            yield question([item.question], item.answer, "declined")
 
 
-def examples() -> Iterator[dict[str, Any]]:
-    """180 queries for fitting the expert's token: 148 questions, 12 that are declined, 12 answers
-    to be carried on, 8 follow-ups."""
+def examples() -> Iterator[Line]:
+    """180 queries for fitting the expert's token: 116 single questions, 12 that are declined, and
+    others in conversations."""
     random = Random(EXAMPLES_SEED)
     operations = list(EVALUATION_COUNTS)
-    for number in range(148):
+    for number in range(116):
         case = sampling.sample_training(random, operations[number % len(operations)])
-        yield {"messages": _turns([case.item(random).question])}
+        yield asked(case.item(random).question)
     for _ in range(12):
-        yield {"messages": _turns([SUBJECT.out_of_range(random).question])}
-    for _ in range(12):
-        yield _messages(second_part(SUBJECT, random))
-    for _ in range(8):
-        yield _messages(follow_up(SUBJECT, random))
-
-
-def _line(contents: list[str], answer: str, operation: str) -> dict[str, Any]:
-    return {"messages": _turns(contents), "answer": answer, "operation": operation}
-
-
-def _turns(contents: list[str]) -> list[dict[str, str]]:
-    """Turns that alternate, the user's first."""
-    roles = ("user", "assistant")
-    return [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
-
-
-def _messages(example: Example) -> dict[str, Any]:
-    messages = [{"role": turn.role, "content": turn.content} for turn in example.turns]
-    if example.prefix:
-        messages.append({"role": "assistant", "content": example.prefix})
-    return {"messages": messages}
-
-
-def _write(file: Path, lines: Iterable[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    file.write_text(text, encoding="utf-8")
+        yield asked(SUBJECT.out_of_range(random).question)
+    yield from in_conversation(SUBJECT, random)
 
 
 def main() -> None:
     """Write both files."""
-    _write(FOLDER / "evaluation.jsonl", evaluation())
-    _write(FOLDER / "examples.jsonl", examples())
+    write_files(FOLDER, evaluation(), examples())
 
 
 if __name__ == "__main__":

@@ -5,20 +5,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from experts.starter.geography import follow_ups, sampling
 from experts.starter.geography.data import SUBJECT
 from experts.starter.geography.phrasing import normalised
 from experts.starter.geography.sampling import Question
 from experts.starter.geography.statements import DIRECT, REVERSE, Kind
-from experts.starter.shapes import follow_up, second_part
-from experts.training.conversations import Example
+from experts.starter.question_files import Line, asked, in_conversation, question, write_files
 
 FOLDER = Path(__file__).parent
 EVALUATION_SEED, EXAMPLES_SEED = 20_261_123, 8
@@ -40,7 +37,7 @@ EVALUATION_COUNTS: dict[Kind, int] = {
 UNKNOWN, FOLLOW_UPS = 50, 100
 
 
-def evaluation() -> Iterator[dict[str, Any]]:
+def evaluation() -> Iterator[Line]:
     """680 questions with answers, none of which a training example asks.
 
     The facts are those of training; the wordings of the questions about them are not. "unknown":
@@ -50,8 +47,7 @@ def evaluation() -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for kind, count in EVALUATION_COUNTS.items():
         for _ in range(count):
-            question = _kept(partial(sampling.sample_kind, kind, random), seen)
-            yield _line((question,), kind)
+            yield _line((_kept(partial(sampling.sample_kind, kind, random), seen),), kind)
     for _ in range(UNKNOWN):
         yield _line((_kept(partial(sampling.sample_unknown, random), seen),), "unknown")
     for _ in range(FOLLOW_UPS):
@@ -65,62 +61,39 @@ def evaluation() -> Iterator[dict[str, Any]]:
 def _kept(sample: Callable[[], Question], seen: set[str]) -> Question:
     """A question that is kept for evaluation and was not seen before."""
     while True:
-        question = sample()
-        text = normalised(question.text)
-        if question.kept and text not in seen:
+        drawn = sample()
+        text = normalised(drawn.text)
+        if drawn.kept and text not in seen:
             seen.add(text)
-            return question
+            return drawn
 
 
-def _line(questions: tuple[Question, ...], operation: str) -> dict[str, Any]:
+def _line(questions: tuple[Question, ...], operation: str) -> Line:
     texts = [text for q in questions for text in (q.item.question, q.item.answer)][:-1]
-    return {
-        "messages": [
-            {"role": "assistant" if number % 2 else "user", "content": text}
-            for number, text in enumerate(texts)
-        ],
-        "answer": questions[-1].statement.expected,
-        "operation": operation,
-    }
+    return question(texts, questions[-1].statement.expected, operation)
 
 
-def examples() -> Iterator[dict[str, Any]]:
-    """176 queries for fitting the expert's token: 144 questions about what is known, 8 about what
-    is not, 12 answers to be carried on, 12 follow-ups."""
+def examples() -> Iterator[Line]:
+    """176 queries for fitting the expert's token: 116 questions about what is known, 8 about what
+    is not, and others in conversations."""
     random = Random(EXAMPLES_SEED)
     kinds = (*DIRECT, *REVERSE, "borders")
-    for number in range(144):
+    for number in range(116):
         yield _asked(partial(sampling.sample_kind, kinds[number % len(kinds)], random))
     for _ in range(8):
         yield _asked(partial(sampling.sample_unknown, random))
-    for _ in range(12):
-        yield _messages(second_part(SUBJECT, random))
-    for _ in range(12):
-        yield _messages(follow_up(SUBJECT, random))
+    yield from in_conversation(SUBJECT, random)
 
 
-def _asked(sample: Callable[[], Question]) -> dict[str, Any]:
-    while (question := sample()).kept:
+def _asked(sample: Callable[[], Question]) -> Line:
+    while (drawn := sample()).kept:
         pass
-    return {"messages": [{"role": "user", "content": question.item.question}]}
-
-
-def _messages(example: Example) -> dict[str, Any]:
-    messages = [{"role": turn.role, "content": turn.content} for turn in example.turns]
-    if example.prefix:
-        messages.append({"role": "assistant", "content": example.prefix})
-    return {"messages": messages}
-
-
-def _write(file: Path, lines: Iterable[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    file.write_text(text, encoding="utf-8")
+    return asked(drawn.item.question)
 
 
 def main() -> None:
     """Write both files."""
-    _write(FOLDER / "evaluation.jsonl", evaluation())
-    _write(FOLDER / "examples.jsonl", examples())
+    write_files(FOLDER, evaluation(), examples())
 
 
 if __name__ == "__main__":
