@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from experts.manifest import Example, Manifest
+from experts.manifest import Manifest
 from experts.registry import NameInUse, NoFreeSlot, RegisteredExpert, Registry
-from router.encode import Encoder, Messages
+from router.encode import Encoder
 from router.head import HeadRow
 from router.learn import Learned, Other, learn_row, learn_together
 from router.meta_client import MetaClient, MetaError, MetaInfo
@@ -25,27 +24,23 @@ from server.errors import (
     StaleVersion,
     TriviumError,
     Unprocessable,
-    UpstreamError,
 )
-from server.relay.legs import META
-from server.relay.snapshot import Endpoint
 from server.relay.upstream import ChatUpstream
 from server.workers.fleet import Fleet, row_of
 from server.workers.following import Follower
-from server.workers.worker import Worker, WorkerFailed
-
-MIN_ACCURACY = 0.5
-"""Share of held-out examples the meta must route right for an expert to be accepted."""
+from server.workers.newcomers import (
+    Checked,
+    ask_first_word,
+    asked,
+    check_held_out,
+    counter_examples,
+    prompts,
+    ready_endpoints,
+    refuse_shared,
+)
+from server.workers.worker import Worker
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Where the running meta routes an expert's held-out examples; None without any."""
-
-    accuracy: float | None = None
-    routes: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +132,7 @@ class Registrar:
         meta, info = self._fleet.meta()
         await self._check_unregistered(manifest.name)
         slot = await self._free_slot(info)
-        await self._refuse_shared(manifest)
+        refuse_shared(manifest, await self._experts())
         steps.say("starting the worker")
         worker = self._fleet.make_worker(manifest)
         worker.start()
@@ -150,7 +145,7 @@ class Registrar:
                 steps.say("checking the held-out examples")
                 taken = {expert.slot: expert.name for expert in await self._experts()}
                 names = taken | {slot: manifest.name}
-                found = await self._check(meta, info, names, manifest.name, learned)
+                found = await check_held_out(meta, info, names, manifest.name, learned)
                 registered = await asyncio.to_thread(
                     self._registry.add,
                     *(manifest, slot, learned.row.to_bytes(), info.rows),
@@ -197,40 +192,10 @@ class Registrar:
 
     async def _try_out(self, worker: Worker, manifest: Manifest, steps: _Steps) -> None:
         """Wait for the expert's worker, and ask it for a first word. Raises Unprocessable."""
-        endpoints = await _ready(worker)
+        endpoints = await ready_endpoints(worker)
         steps.say("asking the expert for a first word")
         for endpoint in endpoints:
-            await self._probe(endpoint, manifest)
-
-    async def _refuse_shared(self, manifest: Manifest) -> None:
-        """Raise Unprocessable if examples are also those of another expert: a query can be handed
-        to one of them only."""
-        own = {_text(prompt): prompt for prompt in _prompts(manifest)}
-        for expert in await self._experts():
-            shared = [text for text in map(_text, _prompts(expert.manifest)) if text in own]
-            if expert.name != manifest.name and shared:
-                raise Unprocessable(
-                    f"{len(shared)} of the {len(own)} examples are examples of the expert"
-                    f" {expert.name!r} too (such as {shared[0][:60]!r}): leave them out of one of"
-                    " the two, or remove the other expert first",
-                    param="examples",
-                )
-
-    async def _probe(self, endpoint: Endpoint, manifest: Manifest) -> None:
-        """One short generation. Raises Unprocessable if the model cannot do it."""
-        messages = [m.model_dump() for m in manifest.examples[0].messages]
-        continued = messages[-1]["role"] == "assistant"
-        body = {
-            "model": endpoint.model,
-            "messages": messages[:-1] if continued else messages,
-            "max_tokens": 1,
-            "stream": True,
-        }
-        try:
-            async for _ in self._upstream.stream_chat(endpoint, body):
-                pass
-        except UpstreamError as error:
-            raise Unprocessable(f"the expert's worker does not generate: {error}") from None
+            await ask_first_word(self._upstream, endpoint, manifest)
 
     async def _learn(
         self, meta: MetaClient, info: MetaInfo, manifest: Manifest, steps: _Steps
@@ -238,13 +203,13 @@ class Registrar:
         encoder = Encoder(meta, info, self._fleet.encodings_dir)
         others = [
             Other(
-                _prompts(expert.manifest),
+                prompts(expert.manifest),
                 row_of(expert) if expert.meta == info.rows else None,
             )
             for expert in await self._experts()
             if expert.name != manifest.name
         ]
-        examples, counter = _prompts(manifest), _asked(manifest.counter_examples)
+        examples, counter = prompts(manifest), asked(manifest.counter_examples)
         learned = await learn_row(
             encoder,
             manifest.name,
@@ -256,37 +221,6 @@ class Registrar:
         )
         steps.say("waiting for the worker")
         return learned
-
-    async def _check(
-        self,
-        meta: MetaClient,
-        info: MetaInfo,
-        slots: Mapping[int, str],
-        name: str,
-        learned: Learned,
-    ) -> Checked:
-        """Where the running meta routes the held-out examples of `name`. `slots` says who has
-        which.
-
-        Raises Unprocessable if less than MIN_ACCURACY of them reach it.
-        """
-        if not learned.held_out:
-            return Checked()
-        names = {info.vocabulary.token_id(slot): who for slot, who in sorted(slots.items())}
-        routes = await asyncio.gather(*(meta.routed_to(p, [*names]) for p in learned.held_out))
-        found = Counter(names[route] if route is not None else META for route in routes)
-        accuracy = found[name] / len(routes)
-        if accuracy < MIN_ACCURACY:
-            del found[name]
-            most, count = found.most_common(1)[0]
-            where = "stay at the meta LLM" if most == META else f"go to the expert {most!r}"
-            raise Unprocessable(
-                f"only {accuracy:.0%} of {len(routes)} held-out examples of {name!r} reach"
-                f" it, and {count} {where}: give more examples, or examples that differ more from"
-                " general queries and from those of other experts",
-                param="examples",
-            )
-        return Checked(accuracy, dict(found))
 
     async def relearn(self, name: str) -> None:
         """Fit the row of a stored expert anew if it belongs to another meta LLM, e.g. because that
@@ -331,16 +265,16 @@ class Registrar:
     ) -> dict[str, Checked]:
         together = await learn_together(
             Encoder(meta, info, self._fleet.encodings_dir),
-            {name: _prompts(expert.manifest) for name, expert in experts.items()},
+            {name: prompts(expert.manifest) for name, expert in experts.items()},
             {name: HeadRow.from_bytes(expert.row) for name, expert in experts.items()},
-            _counter(experts),
+            counter_examples(experts),
         )
         learned, background = together.experts, together.background
         names = {expert.slot: name for name, expert in experts.items()}
         rows = {slot: learned[name].row for slot, name in names.items()}
         async with self._fleet.trial(rows, background):
             after = {
-                name: await self._check(meta, info, names, name, own)
+                name: await check_held_out(meta, info, names, name, own)
                 for name, own in learned.items()
             }
             await asyncio.to_thread(
@@ -412,31 +346,3 @@ def _check_version(expert: RegisteredExpert, expected: int | None) -> None:
             f"the expert {expert.name!r} was changed meanwhile: its version is {expert.version},"
             f" not {expected}; look at it again, and repeat the change if it is still wanted"
         )
-
-
-async def _ready(worker: Worker) -> tuple[Endpoint, ...]:
-    try:
-        return await worker.ready()
-    except WorkerFailed as error:
-        raise Unprocessable(str(error), param="worker") from None
-
-
-def _text(prompt: Messages) -> str:
-    """What two prompts have in common that are the same but for case and blanks."""
-    return "\n".join(f"{m['role']}: {' '.join(m['content'].lower().split())}" for m in prompt)
-
-
-def _prompts(manifest: Manifest) -> list[Messages]:
-    return _asked(manifest.examples)
-
-
-def _asked(examples: Sequence[Example]) -> list[Messages]:
-    return [[m.model_dump() for m in example.messages] for example in examples]
-
-
-def _counter(experts: Mapping[str, RegisteredExpert]) -> list[Messages]:
-    """Counter-examples of experts, but for those that are examples of another one."""
-    manifests = [expert.manifest for expert in experts.values()]
-    own = {_text(prompt) for manifest in manifests for prompt in _prompts(manifest)}
-    counter = [prompt for manifest in manifests for prompt in _asked(manifest.counter_examples)]
-    return [prompt for prompt in counter if _text(prompt) not in own]
