@@ -32,6 +32,9 @@ from experts.starter.arithmetic.problems import (
 from experts.starter.evaluation import load_questions
 
 
+DIVIDED = re.compile(r"(\d+) ((?:\d:\d+[<>] )+)(\d+)-(\d+)=(\d+) (\d)")
+
+
 def value(expression: str) -> Fraction:
     """The value of an expression of the expert's notation, by Python."""
     text = expression.strip().replace("×", "*").replace("÷", "/").replace("% of ", " / 100 * ")
@@ -56,15 +59,28 @@ def check_line(line: str, before: str = "") -> int:
         return sum(check_line(column) for column in match[1].split())
     if line.startswith("= ") or "=" not in line:
         return 0
-    if match := re.fullmatch(r"(\d+)-(\d+)=(\d+) \d", line):  # of a division: turned round
-        first, second, left = (int(number[::-1]) for number in match.groups())
-        assert first - second == left, line
+    if line.startswith(("1:", "< 0: ")):
+        return 0
+    if match := DIVIDED.fullmatch(line):
+        check_quotient(*match.groups())
         return 1
     steps = [line] if re.search(r" [-+×÷] |%", line) else line.split()
     equations = [step.split("=", 1) for step in steps if "=" in step]
     for left, right in equations:
         assert value(left) == value(right), line
     return len(equations)
+
+
+def check_quotient(of: str, tried: str, first: str, second: str, left: str, digit: str) -> None:
+    """A step of a division, every number of it turned round."""
+    current, multiple, remainder = (int(number[::-1]) for number in (first, second, left))
+    assert of == first
+    assert current - multiple == remainder
+    signs = re.findall(r"(\d):(\d+)([<>])", tried)
+    assert [int(number) for number, _, _ in signs] == [*range(1, len(signs) + 1)]
+    assert all((int(value[::-1]) > current) == (sign == ">") for _, value, sign in signs)
+    assert [sign for _, _, sign in signs].count("<") == int(digit)
+    assert int(digit) == 9 or signs[-1][2] == ">"
 
 
 def read_columns(columns: list[str]) -> int:
@@ -95,7 +111,9 @@ def test_the_checker_notices_faults() -> None:
     with pytest.raises(AssertionError):
         check_line("12 × 3 = 37")
     with pytest.raises(AssertionError):
-        check_line("821-911=80 7")
+        check_line("122 1:320< 2:640> 122-320=09 1")
+    with pytest.raises(AssertionError):
+        check_line("220 1:320> 220-000=32 0")
     with pytest.raises(AssertionError):
         check_line("7×6+0=42 4×6+4=28 > 283")
     with pytest.raises(AssertionError):
@@ -109,9 +127,15 @@ def test_workings_as_written() -> None:
     assert subtract(Number(15, 1), Number(125, 2)).working == (
         "1.5 - 1.25\n1.50 - 1.25\n051 521\n10-5-0=5 05-2-1=2 01-1-0=0\n> 520\n1.5 - 1.25 = 0.25"
     )
+    assert subtract(Number(39), Number(3415)).working == (
+        "39 - 3415\n93 5143\n09-5-0=4 03-1-0=2 10-4-0=6 10-3-1=6\n"
+        "< 0: 5143 93\n15-9-0=6 11-3-1=7 04-0-1=3 03-0-0=3\n> 6733\n39 - 3415 = -3376"
+    )
     assert divide(1288, 17).working == (
-        "1288 ÷ 17\n710 430 150 860 580 201 911 631 351\n100-000=10 0\n210-000=21 0\n"
-        "821-911=90 7\n890-580=31 5\n"
+        "1288 ÷ 17\n1:710 2:430 3:150 4:860 5:580 6:201 7:911 8:631 9:351\n"
+        "100 1:710> 100-000=10 0\n210 1:710> 210-000=21 0\n"
+        "821 1:710< 2:430< 3:150< 4:860< 5:580< 6:201< 7:911< 8:631> 821-911=90 7\n"
+        "890 1:710< 2:430< 3:150< 4:860< 5:580< 6:201> 890-580=31 5\n"
         "0075\n1288 ÷ 17 = 75 remainder 13"
     )
     assert add(Number(5), Number(7)).working == "5 + 7 = 12"
@@ -119,7 +143,9 @@ def test_workings_as_written() -> None:
     assert subtract(Number(375, 2), Number(125, 1)).answer == "-8.75"
     assert multiply(347, 268).working.endswith("347 × 268 = 92996")
     assert divide(4821, 23).answer == "209 remainder 14"
-    assert percentage(18, Number(6450, 2)).working.endswith("= 11.6100\n18% of 64.50 = 11.61")
+    assert percentage(18, Number(6450, 2)).working.endswith(
+        "> 001611\n4: 0016.11\n= 11.6100\n18% of 64.50 = 11.61"
+    )
 
 
 def test_the_columns_give_the_result() -> None:

@@ -4,7 +4,8 @@ The working is written so that a small model finds every digit it needs by count
 or by looking at what stands nearby. Numbers are worked with turned round, ones first: equal places
 then have equal numbers, and carries go the way in which the model writes. Every column of a sum has
 the same form and holds its carry; after `>` stands what the columns give, still turned round. Only
-the last line turns it back.
+the last line turns it back. Nothing is estimated: a difference shows by its last borrow that it is
+below zero, and a division tries the multiples one after the other.
 Python's integers compute every step; tests check the answers with `fractions.Fraction`.
 """
 
@@ -100,21 +101,15 @@ def add(a: Number, b: Number) -> Problem:
 def subtract(a: Number, b: Number) -> Problem:
     """a - b, column by column from the right, borrowing ten where needed.
 
-    Where b is larger, b - a is worked out and the sign turned.
+    Where the last column borrows too, the result is below zero: b - a is worked out and the sign
+    turned.
     """
     places = max(a.places, b.places)
     x, y = a.scaled(places), b.scaled(places)
+    steps = [*_aligned(a, b, "-", places), _difference(x, y)]
     if x < y:
-        turned = subtract(b, a)
-        steps = [f"{a} - {b} = -({b} - {a})", *turned.inner]
-        return _finish("subtraction", f"{a} - {b}", steps, Number(x - y, places), (turned,))
-    borrow, columns = 0, []
-    for i, j in _columns(x, y):
-        ten = 1 if i < j + borrow else 0
-        columns.append(f"{ten}{i}-{j}-{borrow}={10 * ten + i - j - borrow}")
-        borrow = ten
-    read_off = _read_off(x - y, len(columns))
-    steps = [*_aligned(a, b, "-", places), " ".join(columns), read_off]
+        steps += [f"< 0: {_turned(y)} {_turned(x)}", _difference(y, x)]
+    steps.append(_read_off(abs(x - y), len(_columns(x, y))))
     return _finish("subtraction", f"{a} - {b}", steps, Number(x - y, places))
 
 
@@ -138,33 +133,40 @@ def multiply(a: int, b: int) -> Problem:
 def divide(a: int, b: int) -> Problem:
     """a ÷ b by long division, b at most 99; a quotient with remainder where it is not exact.
 
-    First the multiples of b; then for each digit of a what is to be divided, the multiple that
-    fits, what it leaves, and which multiple it was. All of them are turned round, and filled up
-    with zeros to the same length.
+    First the multiples of b; then for each digit of a what is to be divided, the multiples up to
+    the first that is larger (`>`), and what the last that fits (`<`) leaves. All of them are turned
+    round, and filled up with zeros to the same length.
     """
     width = len(str(b))
+    multiples = [f"{i}:{_turned(b * i, width + 1)}" for i in range(10)]
     remainder, steps, found = 0, [], []
     for digit in str(a):
         current = 10 * remainder + int(digit)
         quotient, remainder = divmod(current, b)
-        first, second = _turned(current, width + 1), _turned(quotient * b, width + 1)
-        steps.append(f"{first}-{second}={_turned(remainder, width)} {quotient}")
+        tried = [f"{multiple}<" for multiple in multiples[1 : quotient + 1]]
+        tried += [f"{multiple}>" for multiple in multiples[quotient + 1 : quotient + 2]]
+        turned = _turned(current, width + 1)
+        left = f"{turned}-{_turned(quotient * b, width + 1)}={_turned(remainder, width)}"
+        steps.append(" ".join([turned, *tried, left, str(quotient)]))
         found.append(str(quotient))
     quotient, remainder = divmod(a, b)
     answer = f"{quotient} remainder {remainder}" if remainder else str(quotient)
     expression = f"{a} ÷ {b}"
-    multiples = " ".join(_turned(b * i, width + 1) for i in range(1, 10))
-    lines = (expression, multiples, *steps, "".join(found))
+    lines = (expression, " ".join(multiples[1:]), *steps, "".join(found))
     if a < 10 and b < 10:
         lines = ()
     return Problem("division", expression, lines, answer)
 
 
 def percentage(percent: int, whole: Number) -> Problem:
-    """percent % of whole, through percent × whole ÷ 100."""
+    """percent % of whole, through percent × whole ÷ 100.
+
+    The product is pointed off while it is turned round, behind the number of its decimals.
+    """
     product = multiply(whole.value, percent)
     result = Number(percent * whole.value, 2 + whole.places)
-    steps = [f"{percent}% of {whole}", *product.inner]
+    pointed = f"{result.places}: {str(result)[::-1]}"
+    steps = [f"{percent}% of {whole}", *(product.steps or product.inner), pointed]
     return _finish("percentage", f"{percent}% of {whole}", steps, result, (product,))
 
 
@@ -202,7 +204,7 @@ def _aligned(a: Number, b: Number, sign: str, places: int) -> list[str]:
     """The expression, with equally many decimals if it has any, and both numbers turned round."""
     x, y = Number(a.scaled(places), places), Number(b.scaled(places), places)
     lines = [f"{a} {sign} {b}"]
-    if a.places != b.places:
+    if places:
         lines.append(f"{x} {sign} {y}")
     return [*lines, f"{_turned(x.value)} {_turned(y.value)}"]
 
@@ -219,6 +221,16 @@ def _sum(x: int, y: int) -> str:
         total = i + j + carry
         columns.append(f"{i}+{j}+{carry}={total:02d}")
         carry = total // 10
+    return " ".join(columns)
+
+
+def _difference(x: int, y: int) -> str:
+    """The columns of x - y; the last one borrows where the difference is below zero."""
+    borrow, columns = 0, []
+    for i, j in _columns(x, y):
+        ten = 1 if i < j + borrow else 0
+        columns.append(f"{ten}{i}-{j}-{borrow}={10 * ten + i - j - borrow}")
+        borrow = ten
     return " ".join(columns)
 
 

@@ -16,7 +16,7 @@ from experts.starter.arithmetic.problems import Operation, Problem
 from experts.starter.question_files import Line, asked, in_conversation, question, write_files
 
 FOLDER = Path(__file__).parent
-EVALUATION_SEED, EXAMPLES_SEED = 20_261_122, 7
+EVALUATION_SEED, EXAMPLES_SEED = 20_261_122, 8
 EVALUATION_COUNTS: dict[Operation, int] = {
     "addition": 110,
     "subtraction": 110,

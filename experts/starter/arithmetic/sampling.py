@@ -117,7 +117,10 @@ def _decimals(random: Random) -> Problem:
 
 
 def _multiplication(random: Random) -> Problem:
+    """Up to three by three digits, and four by two."""
     a, b = integer(random, 3), integer(random, 3)
+    if random.random() < 0.15:
+        a, b = random.randrange(1000, 10_000), integer(random, 2)
     if random.random() < 0.6:
         a, b = max(a, b), min(a, b)
     return multiply(a, b)
@@ -197,7 +200,8 @@ def out_of_range(random: Random) -> str:
     return random.choice(
         (
             f"{big(8, 14)} {random.choice('+-')} {big(3, 14)}",
-            f"{big(5, 12)} × {big(4, 9)}",
+            f"{big(4, 8)} × {big(3, 6)}",
+            f"{big(5, 12)} × {big(2, 9)}",
             f"{big(5, 9)} ÷ {big(3, 6)}",
             f"the square root of {big(1, 6)}",
             f"{big(1, 2)} to the power of {big(1, 2)}",
