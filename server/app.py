@@ -29,6 +29,7 @@ from server.edge.keys import KeyStore
 from server.processes.owner import Relays, Settling
 from server.relay.circuits import Circuits
 from server.relay.connections import Connections
+from server.relay.counting import TokenCounter
 from server.relay.dispatch import Dispatcher
 from server.relay.legs import META
 from server.relay.pool import Pool, PoolOptions
@@ -168,6 +169,7 @@ async def _running(
             status=_Status(fleet, registrar),
             version=version("trivium"),
             started=int(time.time()),
+            counter=TokenCounter(ways.upstream, snapshots),
             drain=drain,
         )
         follower.restore()

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from fastapi import Request
 
+from server.relay.counting import TokenCounter
 from server.relay.dispatch import Dispatcher
 from server.relay.snapshot import SnapshotHolder
 from server.workers.draining import Drain
@@ -37,6 +38,7 @@ class Services:
     version: str
     started: int
     """Unix time (s); the models' `created`."""
+    counter: TokenCounter
     drain: Drain = field(default_factory=Drain)
 
 

@@ -120,6 +120,8 @@ class FakeWorker:
     def __init__(self, behave: Behaviour, model: str = "fake") -> None:
         self.behave = behave
         self.model = model
+        self.counts = True
+        """Whether it has vLLM's `/tokenize`."""
         self.received: list[Received] = []
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -159,6 +161,8 @@ class FakeWorker:
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_post("/v1/completions", self.chat)
         app.router.add_get("/v1/models", self._models)
+        if self.counts:
+            app.router.add_post("/tokenize", self._tokenize)
         return app
 
     async def stop(self) -> None:
@@ -178,6 +182,12 @@ class FakeWorker:
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": self.model, "max_model_len": 2048}]})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.received.append(Received(body, dict(request.headers)))
+        words = [word for message in body["messages"] for word in str(message["content"]).split()]
+        return web.json_response({"count": len(words), "tokens": []})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         peer = request.transport.get_extra_info("peername") if request.transport else None

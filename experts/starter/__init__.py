@@ -8,3 +8,8 @@ from pathlib import Path
 def arithmetic_folder() -> Path:
     """The folder of the arithmetic expert's manifest (entry point of `trivium.experts`)."""
     return Path(__file__).parent / "arithmetic"
+
+
+def geography_folder() -> Path:
+    """The folder of the geography expert's manifest (entry point of `trivium.experts`)."""
+    return Path(__file__).parent / "geography"

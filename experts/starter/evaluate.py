@@ -20,7 +20,8 @@ from experts.checkpoint import load_reference
 from experts.starter.evaluation import IsCorrect, Question, load_questions, scorer
 
 FOLDER = Path(__file__).parent
-MAX_NEW_TOKENS = 400
+MAX_NEW_TOKENS = 700
+"""The longest division takes some 500."""
 
 
 @dataclass(frozen=True)

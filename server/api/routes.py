@@ -17,9 +17,9 @@ from server.api.completions.schemas import Completion, CompletionRequest
 from server.api.endpoint import BodyRoute
 from server.api.messages import request as messages_request
 from server.api.messages.encode import MessageEncoder, fold_message
-from server.api.messages.objects import AnswerMessage, MessagesError
-from server.api.messages.schemas import MessagesRequest
-from server.api.openapi import ALWAYS, RETRY_AFTER, Responses, answers, failures
+from server.api.messages.objects import AnswerMessage, MessagesError, TokenCount
+from server.api.messages.schemas import CountRequest, MessagesRequest
+from server.api.openapi import ALWAYS, GENERATION, RETRY_AFTER, Responses, answers, failures
 from server.api.responses import request as responses_request
 from server.api.responses.encode import ResponseEncoder, fold_response
 from server.api.responses.objects import ResponseObject
@@ -41,6 +41,7 @@ def api_router() -> APIRouter:
         ("/v1/completions", completions, COMPLETION_ANSWERS),
         ("/v1/responses", responses, RESPONSE_ANSWERS),
         ("/v1/messages", messages, MESSAGE_ANSWERS),
+        ("/v1/messages/count_tokens", count_tokens, COUNT_ANSWERS),
     ):
         router.add_api_route(
             path,
@@ -79,6 +80,10 @@ RESPONSE_ANSWERS = answers(ResponseObject, "OpenAI's semantic events, `response.
 MESSAGE_ANSWERS = answers(
     AnswerMessage, "Anthropic's events, `message_start` first.", MessagesError
 )
+COUNT_ANSWERS: Responses = {
+    200: {"model": TokenCount, "description": "Tokens of the prompt."},
+    **failures(*GENERATION, form=MessagesError),
+}
 HEALTH_ANSWERS: Responses = {
     200: {"model": HealthView, "description": "The meta LLM can answer."},
     503: {"model": HealthView, "description": "It cannot yet.", "headers": RETRY_AFTER},
@@ -130,6 +135,12 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
         lambda batches: fold_message(batches, body.model),
         lambda batches: encoded(batches, encoder),
     )
+
+
+async def count_tokens(body: CountRequest, request: Request) -> Response:
+    """Tokens of a prompt, in the tokenizer of the model that begins its answer."""
+    count = await services_of(request).counter.prompt(messages_request.to_count(body))
+    return json_response(TokenCount(input_tokens=count).model_dump())
 
 
 # ---------------------------------------------------------------- models, health, version

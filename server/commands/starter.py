@@ -28,7 +28,7 @@ from server.workers.starters import GROUP
 T = TypeVar("T")
 
 CONCURRENCY = 16
-MAX_TOKENS = 512
+MAX_TOKENS = 700
 GENERAL_TOKENS = 48
 """How much of an answer to a general question is looked at for calls of experts."""
 GENERAL_FILE = Path(experts.starter.__file__).parent / "general_questions.txt"

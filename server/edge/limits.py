@@ -21,6 +21,7 @@ from server.wire import error_response
 
 METERED_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+    | {"/v1/messages/count_tokens"}
 )
 
 Clock = Callable[[], float]

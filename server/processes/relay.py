@@ -43,6 +43,7 @@ from server.processes.messages import (
     relays_channel,
 )
 from server.relay.circuits import Circuits
+from server.relay.counting import TokenCounter
 from server.relay.dispatch import Dispatcher
 from server.relay.snapshot import Endpoint, LiveExpert, Snapshot, SnapshotHolder
 from server.seeing.install import Seeing, install_seeing
@@ -120,6 +121,7 @@ class Relay:
                 status=owner,
                 version=version("trivium"),
                 started=self._orders.started,
+                counter=TokenCounter(ways.upstream, snapshots),
                 drain=self._drain,
             )
             listening = asyncio.create_task(owner.listen())

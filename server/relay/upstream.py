@@ -39,6 +39,10 @@ MAX_MESSAGE = 1000
 MOST_LEVELS = 100
 """Of JSON that is passed on. pydantic writes 255, and an answer puts some around it."""
 MAX_ERROR_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 2**20
+"""Of an answer that is no stream."""
+ASK_SECONDS = 30.0
+"""For such an answer."""
 PASSED_STATUSES = frozenset({400, 409, 413, 422, 429})
 """A worker's 4xx that is the client's affair; the others (401, 404, …) are faults of ours."""
 
@@ -137,6 +141,34 @@ class Upstream:
                     yield batch
             finally:
                 self._running.discard(answer)
+                answer.release()
+
+    async def ask(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> bytes | None:
+        """What the worker answers to `body` at `path`, which begins beside `/v1`; None where it
+        has no such path. Raises UpstreamError."""
+        url = f"{endpoint.base_url.removesuffix('/v1')}{path}"
+        with _upstream_errors(endpoint):
+            answer = await self._connections.post(
+                url,
+                _encoded(body),
+                {**HEADERS, "Accept": "application/json"},
+                connect=self._timeouts.connect,
+                silence=ASK_SECONDS,
+                total=ASK_SECONDS,
+            )
+            try:
+                status = await answer.head()
+                if status == 404:
+                    return None
+                if status != 200:
+                    raise await _refusal(answer)
+                whole = b""
+                while chunk := await answer.read():
+                    whole += chunk
+                    if len(whole) > MAX_ANSWER_BYTES:
+                        raise UpstreamFailed("the model's server answered with too much")
+                return whole
+            finally:
                 answer.release()
 
 

@@ -1,4 +1,4 @@
-"""One real server for the whole suite: a vLLM meta worker, the shipped expert, the HTTP API."""
+"""One real server for the whole suite: a vLLM meta worker, the shipped experts, the HTTP API."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from openai import OpenAI
 from server.workers.worker import free_port
 
 START_SECONDS = 900
+STARTERS = ("arithmetic", "geography")
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.wait_live("arithmetic")
+        self.wait_live(*STARTERS)
 
     def wait_live(self, *experts: str) -> float:
         """Seconds until the meta and `experts` are live; fails with the log if that ends badly."""

@@ -9,13 +9,14 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from experts.starter.arithmetic.answers import final_number
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import STARTERS, Server
 
 pytestmark = pytest.mark.e2e
 
 SUM = "What is 4821 + 3977?"
-FRANCE = "What is the capital of France?"
+OPPOSITE = "What is the opposite of hot?"
 TWO_PARTS = "In one sentence, what is a fox? Then compute 4821 + 3977."
+PINNED = [f"trivium/{name}" for name in STARTERS]
 TRACE = {"trivium": {"trace": True}}
 
 
@@ -55,18 +56,24 @@ def test_a_calculation_is_routed_and_right(client: OpenAI) -> None:
     assert answer.choices[0].finish_reason == "stop"
 
 
+def test_a_fact_comes_from_the_expert_that_knows_it(client: OpenAI) -> None:
+    answer = ask(client, "Which country uses the forint?", extra_body=TRACE)
+    assert text_of(answer) == "The Hungarian forint is the currency of Hungary."
+    assert writers(answer) == ["geography"]
+
+
 @pytest.mark.parametrize("question", [SUM, TWO_PARTS])
 def test_a_trace_says_how_sure_the_meta_was(client: OpenAI, question: str) -> None:
     meta, expert = segments(ask(client, question, extra_body=TRACE))
     assert 0.5 < meta["chances"]["arithmetic"] <= 1
     assert expert["decision"]["probability"] == meta["chances"]["arithmetic"]
-    (alone,) = segments(ask(client, FRANCE, extra_body=TRACE))
+    (alone,) = segments(ask(client, OPPOSITE, extra_body=TRACE))
     assert alone["chances"]["arithmetic"] < 0.5
 
 
 def test_a_general_question_stays_with_the_meta(client: OpenAI) -> None:
-    answer = ask(client, FRANCE, extra_body=TRACE)
-    assert "Paris" in text_of(answer)
+    answer = ask(client, OPPOSITE, extra_body=TRACE)
+    assert "cold" in text_of(answer)
     assert writers(answer) == ["meta"]
 
 
@@ -84,12 +91,12 @@ def test_routing_does_not_depend_on_sampling(client: OpenAI) -> None:
         answer = ask(client, SUM, temperature=1.0, top_p=0.9, seed=seed, extra_body=TRACE)
         assert writers(answer) == ["arithmetic"]
         answer = ask(
-            client, FRANCE, temperature=1.0, presence_penalty=1.5, seed=seed, extra_body=TRACE
+            client, OPPOSITE, temperature=1.0, presence_penalty=1.5, seed=seed, extra_body=TRACE
         )
         assert writers(answer) == ["meta"]
 
 
-@pytest.mark.parametrize("question", [SUM, FRANCE, TWO_PARTS])
+@pytest.mark.parametrize("question", [SUM, OPPOSITE, TWO_PARTS])
 def test_streaming_and_one_piece_are_the_same(client: OpenAI, question: str) -> None:
     assert streamed(client, question) == text_of(ask(client, question))
 
@@ -124,11 +131,7 @@ def test_the_token_budget_covers_both_models(client: OpenAI) -> None:
 
 
 def test_models_can_be_pinned(client: OpenAI) -> None:
-    assert [m.id for m in client.models.list()][:3] == [
-        "trivium",
-        "trivium/meta",
-        "trivium/arithmetic",
-    ]
+    assert [m.id for m in client.models.list()] == ["trivium", "trivium/meta", *PINNED]
     meta = ask(client, SUM, model="trivium/meta", extra_body=TRACE)
     assert writers(meta) == ["meta"]
     expert = ask(client, SUM, model="trivium/arithmetic", extra_body=TRACE)
@@ -138,7 +141,7 @@ def test_models_can_be_pinned(client: OpenAI) -> None:
 
 
 def test_two_users_at_once_get_their_own_answers(server: Server) -> None:
-    questions = [SUM, FRANCE, "What is 15 + 27?", "What is 801 - 390?"] * 2
+    questions = [SUM, OPPOSITE, "What is 15 + 27?", "What is 801 - 390?"] * 2
     alone = {question: text_of(ask(server.client, question)) for question in set(questions)}
     with ThreadPoolExecutor(len(questions)) as pool:
         together = list(pool.map(lambda q: text_of(ask(server.client, q)), questions))
@@ -148,8 +151,8 @@ def test_two_users_at_once_get_their_own_answers(server: Server) -> None:
 def test_a_follow_up_in_a_conversation_is_routed_too(client: OpenAI) -> None:
     messages = [
         {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": FRANCE},
-        {"role": "assistant", "content": "The capital of France is Paris."},
+        {"role": "user", "content": OPPOSITE},
+        {"role": "assistant", "content": "The opposite of hot is cold."},
         {"role": "user", "content": "Thanks! And what is 15 + 27?"},
     ]
     answer = client.chat.completions.create(

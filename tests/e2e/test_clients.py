@@ -11,7 +11,7 @@ from openai import OpenAI
 
 from experts.starter.arithmetic.answers import final_number
 from tests.e2e.conftest import Server
-from tests.e2e.test_answers import FRANCE, SUM
+from tests.e2e.test_answers import OPPOSITE, SUM
 
 pytestmark = pytest.mark.e2e
 
@@ -60,15 +60,15 @@ def test_responses(client: OpenAI) -> None:
 def test_a_response_in_the_form_that_is_asked_for(client: OpenAI) -> None:
     schema = {
         "type": "object",
-        "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
-        "required": ["city"],
+        "properties": {"word": {"type": "string", "enum": ["cold", "Rome"]}},
+        "required": ["word"],
         "additionalProperties": False,
     }
-    format: Any = {"format": {"type": "json_schema", "name": "city", "schema": schema}}
+    format: Any = {"format": {"type": "json_schema", "name": "word", "schema": schema}}
     answer = client.responses.create(
-        model="trivium", input=FRANCE, text=format, temperature=0, max_output_tokens=60
+        model="trivium", input=OPPOSITE, text=format, temperature=0, max_output_tokens=60
     )
-    assert json.loads(answer.output_text) == {"city": "Paris"}
+    assert json.loads(answer.output_text) == {"word": "cold"}
 
 
 def test_messages(server: Server) -> None:

@@ -15,7 +15,16 @@ import yaml
 
 from experts.starter import arithmetic_folder
 from tests.e2e.conftest import Server
-from tests.e2e.test_answers import FRANCE, SUM, ask, final_number, streamed, text_of, writers
+from tests.e2e.test_answers import (
+    OPPOSITE,
+    PINNED,
+    SUM,
+    ask,
+    final_number,
+    streamed,
+    text_of,
+    writers,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -80,17 +89,13 @@ def test_an_expert_is_registered_and_removed_while_streams_run(
         routed = ask(server.client, "Describe the castle of King Harald.", extra_body=trace())
         assert writers(routed) == ["kings"]
         assert writers(ask(server.client, SUM, extra_body=trace())) == ["arithmetic"]
-        assert writers(ask(server.client, FRANCE, extra_body=trace())) == ["meta"]
+        assert writers(ask(server.client, OPPOSITE, extra_body=trace())) == ["meta"]
         removed = server.trivium("experts", "remove", "kings")
         assert removed.returncode == 0, removed.stderr
     assert not streams.errors
     assert streams.texts
     assert set(streams.texts) == {undisturbed}
-    assert [m.id for m in server.client.models.list()] == [
-        "trivium",
-        "trivium/meta",
-        "trivium/arithmetic",
-    ]
+    assert [m.id for m in server.client.models.list()] == ["trivium", "trivium/meta", *PINNED]
     assert "kings" not in server.trivium("experts", "list").stdout
 
 
@@ -98,8 +103,8 @@ def test_the_terminal_prints_the_answer_and_who_wrote_it(server: Server) -> None
     routed = server.trivium("chat", SUM, "--trace")
     assert "8798" in routed.stdout
     assert "arithmetic" in routed.stdout
-    plain = server.trivium("chat", FRANCE)
-    assert "Paris" in plain.stdout
+    plain = server.trivium("chat", OPPOSITE)
+    assert "cold" in plain.stdout
     shown = server.trivium("experts", "show", "arithmetic")
     assert "live" in shown.stdout
     missing = server.trivium("experts", "show", "nobody")
@@ -119,7 +124,7 @@ def test_a_client_that_goes_away_frees_the_worker(server: Server) -> None:
     next(iter(stream))
     stream.close()
     began = time.monotonic()
-    ask(server.client, FRANCE)
+    ask(server.client, OPPOSITE)
     assert time.monotonic() - began < 30, "the abandoned stream still runs"
 
 

@@ -31,7 +31,6 @@ from experts.starter.arithmetic.problems import (
 )
 from experts.starter.evaluation import load_questions
 
-
 DIVIDED = re.compile(r"(\d+) ((?:\d:\d+[<>] )+)(\d+)-(\d+)=(\d+) (\d)")
 
 

@@ -21,6 +21,7 @@ from server.api.routes import api_router
 from server.relay.breaker import Breaker
 from server.relay.circuits import Circuits
 from server.relay.connections import Connections
+from server.relay.counting import TokenCounter
 from server.relay.dispatch import Dispatcher
 from server.relay.pool import Pool, PoolOptions
 from server.relay.snapshot import Endpoint, LiveExpert, SnapshotHolder
@@ -77,7 +78,13 @@ def make_app(
                 world.snapshots, world.pool, explain=explain, observer=seen
             )
             app.state.services = Services(
-                world.snapshots, dispatcher, world.status, "1.2.3", STARTED, drain or Drain()
+                world.snapshots,
+                dispatcher,
+                world.status,
+                "1.2.3",
+                STARTED,
+                TokenCounter(upstream, world.snapshots),
+                drain or Drain(),
             )
             yield
             await circuits.close()

@@ -30,20 +30,20 @@ from experts.starter.shapes import Item
 from experts.starter.wording import disturb
 
 MIX: dict[Kind | None, float] = {
-    "capital": 0.11,
-    "currency": 0.08,
+    "capital": 0.10,
+    "currency": 0.07,
     "codes": 0.07,
-    "calling": 0.06,
+    "calling": 0.05,
     "domain": 0.04,
     "continent": 0.03,
-    "neighbours": 0.08,
-    "borders": 0.09,
-    "capital-of": 0.08,
-    "currency-of": 0.10,
-    "code-of": 0.09,
+    "neighbours": 0.07,
+    "borders": 0.10,
+    "capital-of": 0.07,
+    "currency-of": 0.09,
+    "code-of": 0.08,
     "calling-of": 0.06,
     "domain-of": 0.04,
-    None: 0.07,
+    None: 0.13,
 }
 """Shares of the kinds of questions in training; None: about what does not exist. A
 fact needs to be seen about a hundred times, so kinds with more facts have larger shares."""
@@ -114,7 +114,7 @@ def other_country(country: Country, random: Random) -> Country:
 
 def sample_unknown(random: Random) -> Question:
     """A question about a country, a code, a currency or a capital that does not exist."""
-    if random.random() < 0.65:
+    if random.random() < 0.5:
         return question_of(*unknown_country(random.choice((*DIRECT, "borders")), random), random)
     kind = random.choice(REVERSE)
     value, sentence = _UNKNOWN[kind](random)

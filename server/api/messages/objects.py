@@ -50,6 +50,12 @@ class MessageUsage(BaseModel):
     output_tokens: int = 0
 
 
+class TokenCount(BaseModel):
+    """How long a prompt is."""
+
+    input_tokens: int
+
+
 class AnswerMessage(BaseModel):
     """The answer."""
 

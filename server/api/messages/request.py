@@ -9,6 +9,7 @@ from typing import Any
 from server.api.chat.schemas import ChatCompletionRequest
 from server.api.messages.schemas import (
     ContentBlock,
+    CountRequest,
     MessagesRequest,
     OutputConfig,
     TextBlock,
@@ -31,17 +32,10 @@ CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 def to_chat(request: MessagesRequest) -> ChatCompletionRequest:
     """The chat request that asks for the same. Raises RequestValidationError."""
     unknown = {k: v for k, v in (request.model_extra or {}).items() if k not in NOT_FORWARDED}
-    messages = _messages(request)
-    unfinished = request.messages[-1].role == "assistant"
     return chat_request(
         {
             **unknown,
-            **_tools(request),
-            **_output(request.output_config),
-            "model": request.model,
-            "messages": messages,
-            "continue_final_message": True if unfinished else None,
-            "add_generation_prompt": False if unfinished else None,
+            **_prompt(request),
             "max_completion_tokens": request.max_tokens,
             "stop": request.stop_sequences or None,
             "stream": request.stream,
@@ -50,16 +44,33 @@ def to_chat(request: MessagesRequest) -> ChatCompletionRequest:
             "top_k": request.top_k,
             "user": request.metadata and request.metadata.user_id,
             "trivium": request.trivium,
-            **({"reasoning_effort": "none"} if _thinks_not(request) else {}),
         }
     )
 
 
-def _thinks_not(request: MessagesRequest) -> bool:
+def to_count(request: CountRequest) -> ChatCompletionRequest:
+    """A chat request with the same prompt. Raises RequestValidationError."""
+    return chat_request(_prompt(request))
+
+
+def _prompt(request: CountRequest) -> dict[str, Any]:
+    unfinished = request.messages[-1].role == "assistant"
+    return {
+        **_tools(request),
+        **_output(request.output_config),
+        "model": request.model,
+        "messages": _messages(request),
+        "continue_final_message": True if unfinished else None,
+        "add_generation_prompt": False if unfinished else None,
+        **({"reasoning_effort": "none"} if _thinks_not(request) else {}),
+    }
+
+
+def _thinks_not(request: CountRequest) -> bool:
     return request.thinking is not None and request.thinking.type == "disabled"
 
 
-def _tools(request: MessagesRequest) -> dict[str, Any]:
+def _tools(request: CountRequest) -> dict[str, Any]:
     if not request.tools:
         return {}
     tools = [function_tool(t.name, t.description, t.input_schema) for t in request.tools]
@@ -91,7 +102,7 @@ def _output(config: OutputConfig | None) -> dict[str, Any]:
 # ---------------------------------------------------------------- messages
 
 
-def _messages(request: MessagesRequest) -> list[dict[str, Any]]:
+def _messages(request: CountRequest) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     if request.system:
         messages.append({"role": "system", "content": _joined(request.system)})

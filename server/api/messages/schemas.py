@@ -104,24 +104,16 @@ class RequestMetadata(Wire):
     user_id: str | None = None
 
 
-class MessagesRequest(Wire):
-    """`POST /v1/messages`. Fields that are not listed go on to the workers as they are."""
+class CountRequest(Wire):
+    """`POST /v1/messages/count_tokens`: what a prompt is made of."""
 
     model: str = AUTO
     messages: list[TurnMessage] = Field(min_length=1)
-    max_tokens: int = Field(ge=1)
     system: str | list[TextBlock] | None = None
-    stop_sequences: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
-    stream: bool | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = None
     tools: list[Tool] | None = None
     tool_choice: Annotated[AnyChoice | ToolChoice, Field(discriminator="type")] | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
-    metadata: RequestMetadata | None = None
-    trivium: TriviumOptions | None = None
 
     @field_validator("tools", mode="before")
     @classmethod
@@ -134,3 +126,16 @@ class MessagesRequest(Wire):
                     " with an input_schema, which your program carries out"
                 )
         return tools
+
+
+class MessagesRequest(CountRequest):
+    """`POST /v1/messages`. Fields that are not listed go on to the workers as they are."""
+
+    max_tokens: int = Field(ge=1)
+    stop_sequences: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+    stream: bool | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = None
+    metadata: RequestMetadata | None = None
+    trivium: TriviumOptions | None = None

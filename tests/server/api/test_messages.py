@@ -418,3 +418,58 @@ async def test_anthropic_client_goes_on_with_its_own_output(world: World) -> Non
         last = await client.messages.create(model="trivium", max_tokens=50, messages=turns)
     assert last.content[0].text == "done"  # type: ignore[union-attr]
     assert [m["role"] for m in world.meta.bodies[-1]["messages"]] == ["user", "assistant", "tool"]
+
+
+# ---------------------------------------------------------------- counting
+
+
+async def test_tokens_are_counted_by_the_model_that_begins_the_answer(world: World) -> None:
+    asked = {"system": "Be brief.", "messages": [{"role": "user", "content": "One two three"}]}
+    counted = await world.http.post(f"{PATH}/count_tokens", json={"model": "trivium", **asked})
+    assert (counted.status_code, counted.json()) == (200, {"input_tokens": 5})
+    (body,) = world.meta.bodies
+    assert body["model"] == "meta-model"
+    assert [m["role"] for m in body["messages"]] == ["system", "user"]
+    pinned = {"model": "trivium/arithmetic", **asked, "tools": [ADD]}
+    assert (await world.http.post(f"{PATH}/count_tokens", json=pinned)).status_code == 200
+    (body,) = world.arithmetic.bodies
+    assert body["tools"][0]["function"]["name"] == "add"
+
+
+async def test_anthropics_client_counts(world: World) -> None:
+    async with anthropic.AsyncAnthropic(base_url=world.url, api_key="none") as client:
+        counted = await client.messages.count_tokens(model="trivium", messages=[USER])  # type: ignore[list-item]
+    assert counted.input_tokens == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "kind"),
+    [
+        ({"messages": []}, 400, "invalid_request_error"),
+        ({"model": "trivium/nobody"}, 404, "not_found_error"),
+    ],
+)
+async def test_what_cannot_be_counted(
+    world: World, fields: dict[str, Any], status: int, kind: str
+) -> None:
+    body = {"model": "trivium", "messages": [USER]} | fields
+    refused = await world.http.post(f"{PATH}/count_tokens", json=body)
+    assert refused.status_code == status
+    assert refused.json()["type"] == "error"
+    assert refused.json()["error"]["type"] == kind
+
+
+async def test_a_server_that_does_not_count_is_named(world: World) -> None:
+    await world.meta.stop()
+    world.meta.counts = False
+    await world.meta.start()
+    refused = await world.http.post(
+        f"{PATH}/count_tokens", json={"model": "trivium", "messages": [USER]}
+    )
+    assert refused.status_code == 422
+    assert "does not count tokens" in refused.json()["error"]["message"]
+    await world.meta.stop()
+    gone = await world.http.post(
+        f"{PATH}/count_tokens", json={"model": "trivium", "messages": [USER]}
+    )
+    assert gone.status_code == 502

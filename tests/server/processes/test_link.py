@@ -17,6 +17,7 @@ from server.processes.messages import State, owners_channel, relays_channel
 from server.processes.relay import Owner
 from server.relay.breaker import Breaker, BreakerPolicy
 from server.relay.circuits import Circuits
+from server.relay.counting import TokenCounter
 from server.relay.dispatch import Dispatcher
 from server.relay.pool import Pool
 from server.relay.snapshot import Endpoint, LiveExpert, Snapshot, SnapshotHolder
@@ -66,7 +67,9 @@ async def pair() -> AsyncIterator[Pair]:
         seeing = install_seeing(app := FastAPI(), NoOpTracerProvider())
         owner = Owner(channel, snapshots, circuits, seeing, lambda: stops.append(None))
         dispatcher = Dispatcher(snapshots, Pool(upstream, circuits))
-        app.state.services = Services(snapshots, dispatcher, owner, "1", 0)
+        app.state.services = Services(
+            snapshots, dispatcher, owner, "1", 0, TokenCounter(upstream, snapshots)
+        )
         tasks = [asyncio.create_task(side.listen()) for side in (link, owner)]
         yield Pair(link, owner, snapshots, circuits, stops)
         for task in tasks:
