@@ -6,6 +6,7 @@ import { byId, el } from "./dom.js";
 const REFRESH_MS = 60_000;
 const LIGHTHOUSE = "In one sentence, what is a lighthouse?";
 const SUGGESTIONS = [
+  [`${AUTO}/geography`, "Which country uses the forint?"],
   [AUTO, "What is the capital of France?"],
   [`${AUTO}/arithmetic`, "What is 4821 + 3977?"],
   [`${AUTO}/arithmetic`, `${LIGHTHOUSE} Then compute 4821 + 3977.`],
