@@ -136,8 +136,12 @@ def test_reverse_answers_as_written(kind: Kind, asked: str, sentence: str) -> No
 
 def test_borders_as_written() -> None:
     spain, peru, iceland = country("Spain"), country("Peru"), country("Iceland")
-    assert borders(country("Portugal"), spain).sentence == ("Portugal borders Spain (yes), so yes.")
-    assert borders(country("Portugal"), peru).sentence == ("Portugal borders Spain, so no.")
+    assert borders(country("Portugal"), spain).sentence == (
+        "Portugal borders Spain. Spain is a neighbour, so yes."
+    )
+    assert borders(country("Portugal"), peru).sentence == (
+        "Portugal borders Spain. Peru is not a neighbour, so no."
+    )
     assert borders(iceland, peru).sentence == "Iceland has no land borders, so no."
     assert borders(country("Serbia"), peru).expected == DECLINED
 

@@ -98,25 +98,27 @@ def _said(kind: Kind, country: Country) -> tuple[str, str, str] | None:
 
 
 def borders(country: Country, other: Country) -> Statement:
-    """Whether two countries share a land border: all neighbours, then the verdict.
+    """Whether two countries share a land border: all neighbours, then whether the other is one.
 
-    A small model notices a name when it has just written it, and hardly in a list that is over: so
-    the one that was asked for is marked where it stands.
+    The other's name stands right before the verdict, where a small model finds it in the list.
     """
     if country.neighbours is None:
         return replace(about("neighbours", country), kind="borders", brief="")
-    expected = "yes" if other.name in country.neighbours else "no"
-    sentence = f"{_neighbours(country, other)}, so {expected}."
+    known = _neighbours(country)
+    if not country.neighbours:
+        sentence, expected = f"{known}, so no.", "no"
+    elif other.name in country.neighbours:
+        sentence, expected = f"{known}. {capitalised(str(other))} is a neighbour, so yes.", "yes"
+    else:
+        sentence, expected = f"{known}. {capitalised(str(other))} is not a neighbour, so no.", "no"
     return Statement("borders", str(country), capitalised(sentence), expected, country=country)
 
 
-def _neighbours(country: Country, asked: Country | None = None) -> str:
+def _neighbours(country: Country) -> str:
     if not country.neighbours:
         return f"{country} has no land borders"
-    names = {known.name: str(known) for known in facts().countries}
-    if asked is not None:
-        names[asked.name] = f"{asked} (yes)"
-    return f"{country} borders {listed(names.get(n, n) for n in country.neighbours)}"
+    articles = {known.name: str(known) for known in facts().countries}
+    return f"{country} borders {listed(articles.get(n, n) for n in country.neighbours)}"
 
 
 def owner(kind: Kind, value: str, countries: Sequence[Country]) -> Statement:
