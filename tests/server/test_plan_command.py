@@ -57,8 +57,8 @@ def test_a_worker_on_several_gpus_is_parallel() -> None:
 def test_without_options_it_plans_what_ships_for_this_machine() -> None:
     plan = figures("plan", "--concurrency", "1", "--context", "512")
     assert plan["accelerator"] == "cpu"
-    assert [worker["name"] for worker in plan["workers"]] == ["meta", "arithmetic"]
-    command = shlex.split(plan["commands"]["arithmetic"])
+    assert [worker["name"] for worker in plan["workers"]] == ["meta", "bank-1"]
+    command = shlex.split(plan["commands"]["bank-1"])
     assert Path(command[command.index("--model") + 1], "config.json").is_file()
     cache = plan["workers"][1]["kv_cache"]
     assert command[command.index("--kv-cache-memory-bytes") + 1] == str(cache)
