@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from router.background import general_queries
 from server.commands import starter
 from server.commands.client import CommandError
 from server.commands.starter import GENERAL_FILE
+from server.workers.starters import GROUP
 from tests.fakes import says
 from tests.server.conftest import World
 from tests.server.relay.test_dispatch import CALL
@@ -27,6 +29,8 @@ QUESTIONS = [
 
 @pytest.fixture(autouse=True)
 def _questions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (arithmetic,) = entry_points(group=GROUP, name="arithmetic")
+    monkeypatch.setattr(starter, "entry_points", lambda group: [arithmetic])
     monkeypatch.setattr(starter, "load_questions", lambda folder: QUESTIONS)
     monkeypatch.setattr(starter, "GENERAL_FILE", tmp_path / "general.txt")
     (tmp_path / "general.txt").write_text("What is a fox?\nHello!\n")

@@ -171,4 +171,4 @@ async def test_a_chat_goes_on_in_the_background(world: World, page: Page) -> Non
     await page.get_by_role("button", name="New chat").first.click()
     await expect(await ask(page, "quick")).to_contain_text("Quick.")
     await page.locator("#conversations a").nth(1).click()
-    await expect(answers(page)).to_have_text("slow answer")
+    await expect(answers(page)).to_contain_text("slow answer")
