@@ -80,7 +80,7 @@ def test_the_only_meta_worker_is_killed(server: Server) -> None:
     answer = killed(server, "meta", STORY, after=20, max_tokens=60)
     assert answer.text.startswith(answer.before)
     assert len(answer.text) > len(answer.before)
-    assert answer.finishes == ["length"]
+    assert answer.finishes == ["length"], answer
     assert answer.segments[0] == ("meta", "failed")
     assert answer.segments[-1] == ("meta", "finished")
     assert writers(ask(server.client, SUM, extra_body=trace())) == ["arithmetic"]

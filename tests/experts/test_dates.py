@@ -44,7 +44,8 @@ def check_steps(problem: Problem) -> int:
     """Verify every equation of a working; returns how many there were."""
     checked = 0
     for line in problem.steps:
-        if division := re.fullmatch(r"(\d+)-(\d+)=(\d+) \d", line):  # numbers turned round
+        # numbers turned round, between them the multiples that were tried
+        if division := re.fullmatch(r"\d+(?: \d:\d+[<>])* (\d+)-(\d+)=(\d+) \d", line):
             first, second, left = (int(number[::-1]) for number in division.groups())
             assert first - second == left, (line, problem.working)
             checked += 1

@@ -146,7 +146,7 @@ def molar_mass(compound: Compound, asked: str) -> Problem | None:
         factor = f" {facts().elements[symbol].mass}×{number}" if number > 1 else ""
         lines.append(f"{symbol}{factor}={_padded(value)}")
     if len(values) > 1:
-        lines += [_columns(values), f"> {str(total).zfill(6)[::-1]}"]
+        lines += [_columns(values), f"> {_padded(total)[::-1]}"]
     answer = f"{total // 1000}.{total % 1000:03d}"
     lines.append(f"The molar mass of {formula} is {answer} g/mol.")
     return Problem("molar mass", asked, answer, "\n".join(lines), compound=compound)
