@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 Position = Literal["start", "anywhere"]
 
-EXPERTS, BIAS, POSITION, CAPTURE, EXPLAIN = (
+EXPERTS, BIAS, POSITION, MIDWAY, CAPTURE, EXPLAIN = (
     "trivium_experts",
     "trivium_bias",
     "trivium_position",
+    "trivium_midway",
     "trivium_capture",
     "trivium_explain",
 )
@@ -25,6 +26,7 @@ class GateArguments:
         tokens: ids of the expert tokens that may be chosen.
         bias: added to each of those experts' log-odds.
         position: only for the first token, or for any.
+        midway: the prompt ends within a sentence of the answer, which goes on.
         capture: key under which to keep this request's hidden states, if any.
         explain: key under which to keep the log-odds that decided, if any.
     """
@@ -32,6 +34,7 @@ class GateArguments:
     tokens: tuple[int, ...]
     bias: tuple[float, ...]
     position: Position
+    midway: bool
     capture: str | None
     explain: str | None
 
@@ -43,7 +46,7 @@ def parse_arguments(extra: Mapping[str, Any] | None) -> GateArguments | None:
     400, before the engine sees the request. In the engine an exception would end the worker.
     """
     extra = extra or {}
-    if not any(key in extra for key in (EXPERTS, BIAS, POSITION, CAPTURE, EXPLAIN)):
+    if not any(key in extra for key in (EXPERTS, BIAS, POSITION, MIDWAY, CAPTURE, EXPLAIN)):
         return None
     tokens = _numbers(extra, EXPERTS, int)
     bias = _numbers(extra, BIAS, (int, float)) or [0.0] * len(tokens)
@@ -52,8 +55,12 @@ def parse_arguments(extra: Mapping[str, Any] | None) -> GateArguments | None:
     position = extra.get(POSITION, "anywhere")
     if position not in ("start", "anywhere"):
         raise ValueError(f"{POSITION} is 'start' or 'anywhere', not {position!r}")
+    midway = extra.get(MIDWAY, 0)  # vLLM lets no true and false through
+    if midway not in (0, 1):
+        raise ValueError(f"{MIDWAY} is 0 or 1, not {midway!r}")
     capture, explain = (_key(extra, name) for name in (CAPTURE, EXPLAIN))
-    return GateArguments(tuple(tokens), tuple(map(float, bias)), position, capture, explain)
+    biases = tuple(map(float, bias))
+    return GateArguments(tuple(tokens), biases, position, bool(midway), capture, explain)
 
 
 def _key(extra: Mapping[str, Any], name: str) -> str | None:

@@ -4,8 +4,10 @@ takes over.
 At the first token an expert wins whose `start` log-odds are the highest and above 0. Later, at
 the end of a sentence or where the meta LLM would end its turn, an expert wins that was `pending`
 at the first token and whose `turn` has come (`router.head.QUESTIONS`). The winner's token is
-forced. The gate reads the raw log-odds that the model left in the channel, so the decision
-depends neither on temperature, top-p and penalties nor on logit_bias and min_tokens.
+forced. An answer that is resumed within a sentence (`trivium_midway`) has no such first token; at
+the end of that sentence an expert wins for which all three speak. The gate reads the raw log-odds
+that the model left in the channel, so the decision depends neither on temperature, top-p and
+penalties nor on logit_bias and min_tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Request:
     arguments: GateArguments
     output: list[int]
     pending: torch.Tensor | None = None
-    """`[slots]`: the log-odds seen at its first token."""
+    """`[slots]`: the log-odds seen at its first token, or at the end of the first sentence."""
 
 
 class ExpertGate(LogitsProcessor):  # type: ignore[misc]
@@ -71,7 +73,7 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         at_start = [False] * len(self._at_start)
         sentence_over = [False] * len(self._at_start)
         for row, request in self._requests.items():
-            at_start[row] = not request.output
+            at_start[row] = not request.output and not request.arguments.midway
             sentence_over[row] = bool(request.output) and self._ended(request)
         self._at_start.copy_(torch.tensor(at_start).unsqueeze(1))
         self._sentence_over.copy_(torch.tensor(sentence_over).unsqueeze(1))
@@ -107,7 +109,7 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         assert hidden is not None
         assert scores is not None
         assert scores.shape[1] == rows, "the gate sees another batch than the model scored"
-        self._remember(hidden, scores)
+        self._remember(logits, hidden, scores)
         log_odds = self._log_odds(logits, scores)
         best, slot = log_odds.max(dim=-1, keepdim=True)
         wins = best > 0
@@ -122,7 +124,7 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         """`[rows, slots]`: those of a hand-over at this token, -inf where there can be none."""
         rows = logits.shape[0]
         at_start = self._at_start[:rows]
-        ends_turn = torch.isin(logits.argmax(dim=-1, keepdim=True), self._turn_ends)
+        ends_turn = self._ends_turn(logits)
         can_turn = self._sentence_over[:rows] | (ends_turn & ~at_start)
         later = torch.minimum(self._pending[:rows], scores[TURN])
         later = later.masked_fill(~can_turn, NEVER)
@@ -135,14 +137,35 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
             if key is not None and (not request.output or bool(wins[row])):
                 CHANNEL.capture(key, len(request.output), log_odds[row])
 
-    def _remember(self, hidden: torch.Tensor, scores: torch.Tensor) -> None:
+    def _ends_turn(self, logits: torch.Tensor) -> torch.Tensor:
+        """`[rows, 1]`: whether the meta LLM would end its turn here."""
+        return torch.isin(logits.argmax(dim=-1, keepdim=True), self._turn_ends)
+
+    def _remember(self, logits: torch.Tensor, hidden: torch.Tensor, scores: torch.Tensor) -> None:
         """Keep what later tokens need, and the hidden states that were asked for.
 
         A prompt that is prefilled in chunks passes here once a chunk; the last one counts.
         """
         for row, request in self._requests.items():
-            if not request.output and request.arguments.position == "anywhere":
-                request.pending = scores[PENDING, row].clone()
-                self._pending[row] = request.pending
+            if request.arguments.position == "anywhere":
+                self._remember_pending(row, request, logits, scores)
             if request.arguments.capture is not None:
                 CHANNEL.capture(request.arguments.capture, len(request.output), hidden[row])
+
+    def _remember_pending(
+        self, row: int, request: Request, logits: torch.Tensor, scores: torch.Tensor
+    ) -> None:
+        if request.arguments.midway:
+            if request.pending is not None or not self._sentence_ends_at(row, request, logits):
+                return
+            request.pending = torch.minimum(scores[START, row], scores[PENDING, row])
+        elif request.output:
+            return
+        else:
+            request.pending = scores[PENDING, row].clone()
+        self._pending[row] = request.pending
+
+    def _sentence_ends_at(self, row: int, request: Request, logits: torch.Tensor) -> bool:
+        if request.output and self._ended(request):
+            return True
+        return bool(self._ends_turn(logits[row : row + 1]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from router.sentences import ends_sentence
 from server.api.chat.schemas import AUTO as AUTO
 from server.api.chat.schemas import ChatCompletionRequest
 from server.api.completions.schemas import CompletionRequest
@@ -185,6 +186,8 @@ def _gate(request: GenerationRequest, leg: Leg) -> dict[str, Any]:
         "trivium_experts": [expert.token_id for expert in leg.experts],
         "trivium_position": leg.position,
     }
+    if leg.prefix and not ends_sentence(leg.prefix):
+        gate["trivium_midway"] = 1
     if request.options.bias:
         gate["trivium_bias"] = [request.options.bias.get(e.name, 0.0) for e in leg.experts]
     return gate

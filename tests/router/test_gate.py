@@ -141,6 +141,34 @@ def test_position_start_allows_the_first_token_only() -> None:
     assert Conversation(position="start").after(FULL_STOP) == 1
 
 
+def resumed(*, start: float = YES, pending: float = YES, turn: float = YES) -> list[int]:
+    """The tokens of an answer that goes on within a sentence, for one answer to each question."""
+    processor = gate()
+    update, (output,) = added(params(experts=ALL, midway=1))
+    written = []
+    for before in (None, 2, FULL_STOP, 2, FULL_STOP):
+        if before is not None:
+            output.append(before)
+        processor.update_state(None if output else update)
+        asked = ([[NO, answer, NO]] for answer in (start, pending, turn))
+        written += step(processor, *asked)
+    return written
+
+
+def test_an_answer_that_goes_on_within_a_sentence_is_decided_at_its_end() -> None:
+    assert resumed() == [1, 1, FIRST + 1, 1, FIRST + 1]
+    for question in ("start", "pending", "turn"):
+        assert resumed(**{question: NO}) == [1] * 5
+    assert decide([params(experts=ALL, midway=0)], [[1.0, 0.0, 0.0]]) == [FIRST]
+
+
+def test_such_an_answer_may_be_handed_over_where_the_meta_would_stop() -> None:
+    processor = gate()
+    processor.update_state(added(params(experts=ALL, midway=1))[0])
+    yes = [[NO, YES, NO]]
+    assert step(processor, yes, yes, yes, likeliest=END) == [FIRST + 1]
+
+
 def test_what_is_pending_follows_its_request_through_the_batch() -> None:
     processor = gate()
     update, outputs = added(params(experts=ALL), params(experts=ALL))
@@ -196,6 +224,7 @@ def test_captures_are_bounded() -> None:
         {"trivium_experts": [1], "trivium_bias": [1, 2]},
         {"trivium_experts": [1], "trivium_bias": ["x"]},
         {"trivium_position": "middle"},
+        {"trivium_midway": "yes"},
         {"trivium_capture": 3},
         {"trivium_explain": ["a"]},
     ],

@@ -48,7 +48,17 @@ async def test_expert_broken_in_mid_text(world: World, how: Any) -> None:
     assert resumed["messages"][-1] == {"role": "assistant", "content": "The sum is 4"}
     assert resumed["max_tokens"] == 16
     assert allowed(resumed) == [ASTRONOMY]
+    assert resumed["vllm_xargs"]["trivium_midway"] == 1
     assert len(world.meta.received) == 2
+
+
+async def test_an_answer_is_resumed_after_a_whole_sentence_as_if_it_began_there(
+    world: World,
+) -> None:
+    world.meta.behave = in_turn(says("A star.", CALL), says(" It shines."))
+    world.arithmetic.behave = refuses(500, "boom")
+    assert content(await world.answer()) == "A star. It shines."
+    assert "trivium_midway" not in world.meta.bodies[1]["vllm_xargs"]
 
 
 async def test_lost_expert_then_another(world: World) -> None:
