@@ -1,11 +1,13 @@
 """Measures a starter expert: exact answers by kind of problem, agreement with transformers.
 
-`python -m experts.starter.evaluate NAME [--checkpoint DIR] [--json OUT]`
+`python -m experts.starter.evaluate NAME [--checkpoint DIR] [--json OUT]`; NAME is a folder here, or
+a package that is built like one (`GUIDE.md`).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experts.checkpoint import load_reference
-from experts.starter.evaluation import IsCorrect, Question, load_questions, scorer
+from experts.starter.evaluation import FILE, IsCorrect, Question, load_questions, scorer
 
 FOLDER = Path(__file__).parent
 MAX_NEW_TOKENS = 700
@@ -102,19 +104,37 @@ def agreement(
     return Agreement(len(prompts), largest, sum(same) / len(same))
 
 
+def located(name: str) -> tuple[str, Path]:
+    """The package of an expert, and its folder; `name` is a folder here or an importable package.
+
+    Ends the program where there is none.
+    """
+    package = f"{__package__}.{name}" if (FOLDER / name).is_dir() else name
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"error: {name!r} is neither a folder in {FOLDER} nor a package")
+    return package, Path(spec.submodule_search_locations[0])
+
+
 def main() -> None:
     """Evaluate and print the table."""
     parser = argparse.ArgumentParser(prog="python -m experts.starter.evaluate")
-    parser.add_argument("name", help="the expert: a folder here")
+    parser.add_argument("name", help="the expert: a folder here, or your package")
     parser.add_argument("--checkpoint", type=Path, help="instead of the shipped one")
     parser.add_argument("--limit", type=int, help="only N questions, evenly spaced")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     parser.add_argument("--compare", type=int, default=50, help="prompts for the agreement check")
     parser.add_argument("--wrong", action="store_true", help="print the wrong answers")
     options = parser.parse_args()
-    checkpoint = options.checkpoint or FOLDER / options.name / "checkpoint"
-    is_correct = scorer(f"experts.starter.{options.name}")
-    questions = load_questions(FOLDER / options.name)
+    package, folder = located(options.name)
+    checkpoint = options.checkpoint or folder / "checkpoint"
+    is_correct = scorer(package)
+    questions = load_questions(folder)
+    if not questions:
+        raise SystemExit(f"error: {folder / FILE} has no questions; write it first")
     if options.limit:
         questions = questions[:: max(1, len(questions) // options.limit)]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
