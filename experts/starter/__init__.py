@@ -13,3 +13,13 @@ def arithmetic_folder() -> Path:
 def geography_folder() -> Path:
     """The folder of the geography expert's manifest (entry point of `trivium.experts`)."""
     return Path(__file__).parent / "geography"
+
+
+def chemistry_folder() -> Path:
+    """The folder of the chemistry expert's manifest (entry point of `trivium.experts`)."""
+    return Path(__file__).parent / "chemistry"
+
+
+def dates_folder() -> Path:
+    """The folder of the dates expert's manifest (entry point of `trivium.experts`)."""
+    return Path(__file__).parent / "dates"

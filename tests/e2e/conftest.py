@@ -20,7 +20,7 @@ from openai import OpenAI
 from server.workers.worker import free_port
 
 START_SECONDS = 900
-STARTERS = ("arithmetic", "geography")
+STARTERS = ("arithmetic", "chemistry", "dates", "geography")
 
 
 @dataclass

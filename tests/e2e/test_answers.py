@@ -56,10 +56,20 @@ def test_a_calculation_is_routed_and_right(client: OpenAI) -> None:
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_a_fact_comes_from_the_expert_that_knows_it(client: OpenAI) -> None:
-    answer = ask(client, "Which country uses the forint?", extra_body=TRACE)
-    assert text_of(answer) == "The Hungarian forint is the currency of Hungary."
-    assert writers(answer) == ["geography"]
+@pytest.mark.parametrize(
+    ("expert", "question", "said"),
+    [
+        ("geography", "Which country uses the forint?", "Hungarian forint is the currency of Hung"),
+        ("chemistry", "What is the molar mass of aluminum sulfate?", "342.132 g/mol"),
+        ("dates", "What day of the week was 4 July 1976?", "4 July 1976 is a Sunday."),
+    ],
+)
+def test_a_question_goes_to_the_expert_that_knows(
+    client: OpenAI, expert: str, question: str, said: str
+) -> None:
+    answer = ask(client, question, max_tokens=300, extra_body=TRACE)
+    assert said in text_of(answer)
+    assert writers(answer) == [expert]
 
 
 @pytest.mark.parametrize("question", [SUM, TWO_PARTS])

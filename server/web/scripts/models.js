@@ -4,15 +4,16 @@ import { AUTO } from "./conversation.js";
 import { byId, el } from "./dom.js";
 
 const REFRESH_MS = 60_000;
-const LIGHTHOUSE = "In one sentence, what is a lighthouse?";
 const SUGGESTIONS = [
+  [`${AUTO}/arithmetic`, "In one sentence, what is a lighthouse? Then compute 4821 + 3977."],
   [`${AUTO}/geography`, "Which country uses the forint?"],
-  [AUTO, "What is the capital of France?"],
+  [`${AUTO}/chemistry`, "What is the molar mass of aluminum sulfate?"],
+  [`${AUTO}/dates`, "What day of the week was 4 July 1976?"],
+  [AUTO, "What is the opposite of hot?"],
   [`${AUTO}/arithmetic`, "What is 4821 + 3977?"],
-  [`${AUTO}/arithmetic`, `${LIGHTHOUSE} Then compute 4821 + 3977.`],
   [AUTO, "Explain what a lighthouse does, to a child."],
 ];
-const SHOWN_SUGGESTIONS = 3;
+const SHOWN_SUGGESTIONS = 4;
 
 export class Models {
   #chat;
