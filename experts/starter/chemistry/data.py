@@ -173,6 +173,6 @@ SUBJECT = Subject(
     NOT_CHEMISTRY,
     leads=LEADS,
     others=OTHERS,
-    weights={"declined": 0.09, "follow_up": 0.08},
+    weights={"declined": 0.13, "follow_up": 0.08},
 )
 examples = shapes.examples(SUBJECT)

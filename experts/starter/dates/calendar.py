@@ -9,10 +9,12 @@ from experts.starter.dates.problems import (
     MONTHS,
     WEEKDAYS,
     Problem,
+    checked,
     counted,
     day_of_year,
     days_before,
     days_in,
+    days_in_year,
     is_leap,
     kind_of,
     spoken,
@@ -26,7 +28,7 @@ def weekday_problem(day: date) -> Problem:
     """The weekday, from numbers for century, year, month and day that are added modulo 7."""
     request = f"weekday of {day}"
     sentence = f"{spoken(day)} is a {weekday(day)}."
-    steps = (f"{request}, {kind_of(day.year)}", *weekday_steps(day))
+    steps = (checked(request, day), *weekday_steps(day))
     return Problem("weekday", request, steps, sentence, weekday(day))
 
 
@@ -90,7 +92,7 @@ def days_of_month(year: int, month: int) -> Problem:
 
 def days_of_year(year: int) -> Problem:
     """How many days a year has."""
-    length = 366 if is_leap(year) else 365
+    length = days_in_year(year)
     sentence = f"{year} has {length} days."
     request = f"days in {year}"
     steps = (f"{request}, {kind_of(year)}",)
@@ -101,7 +103,7 @@ def days_of_year(year: int) -> Problem:
 def number_in_year(day: date) -> Problem:
     """The day of the year: the days before the month, and the day."""
     request = f"day of the year of {day}"
-    steps = (f"{request}, {kind_of(day.year)}", count_in_year(day))
+    steps = (checked(request, day), count_in_year(day))
     sentence = f"{spoken(day)} is day {day_of_year(day)} of the year."
     return Problem("day of the year", request, steps, sentence, f"day {day_of_year(day)}")
 
@@ -111,27 +113,28 @@ def count_in_year(day: date) -> str:
     return f"{days_before(day.year, day.month):03d}+{day.day:02d}={day_of_year(day):03d}"
 
 
-def count_to_end_of_year(day: date) -> str:
-    """ "31-03=28 214+28=242": what is left of the month, and with the months after it."""
-    length = days_in(day.year, day.month)
-    left = length - day.day
-    year = 366 if is_leap(day.year) else 365
-    after = year - days_before(day.year, day.month) - length
-    return f"{length}-{day.day:02d}={left:02d} {after:03d}+{left:02d}={after + left:03d}"
-
-
 def date_of_number(year: int, number: int) -> Problem:
-    """The date of a day of the year: the month in which it falls, and what is left."""
+    """The date of a day of the year: the days before each month, up to the first month before
+    which there are as many; the month before that one, and what is left."""
     day = date(year, 1, 1) + timedelta(days=number - 1)
     request = f"day {number} of {year}"
-    before = days_before(year, day.month)
-    steps = (f"{request}, {kind_of(year)}", f"{day.month:02d}: {number}-{before}={day.day:02d}")
+    starts = [f"{month:02d}:{days_before(year, month):03d}" for month in range(1, 13)]
+    starts.append(f"13:{days_in_year(year)}")
+    steps = (
+        f"{request}, {kind_of(year)}",
+        f"{number:03d}: {' '.join(starts[: day.month + 1])}",
+        f"{day.month:02d}: {number:03d}-{days_before(year, day.month):03d}={day.day:02d}",
+    )
     sentence = f"Day {number} of {year} is {spoken(day)}."
     return Problem("day of the year", request, steps, sentence, str(day))
 
 
 def iso_week(day: date) -> Problem:
-    """The ISO 8601 week: that of the week's Thursday, whose day of the year ÷ 7 is rounded up."""
+    """The ISO 8601 week: that of the week's Thursday, whose day of the year ÷ 7 is rounded up.
+
+    The Thursday may be in another year than the day: "1964 leap 366+003-3=366" for a Sunday,
+    "365+3=368 leap 368-366=002 2025" for a Monday.
+    """
     request = f"ISO week of {day}"
     thursday = day + timedelta(days=THURSDAY - day.isoweekday())
     tens, ones = divmod(day_of_year(thursday), 10)
@@ -139,10 +142,10 @@ def iso_week(day: date) -> Problem:
     second, left = divmod(10 * rest + ones, 7)
     year, week, _ = day.isocalendar()
     steps = (
-        f"{request}, {kind_of(day.year)}",
+        checked(request, day),
         *weekday_steps(day),
-        f"{weekday(day)} {(thursday - day).days:+d}: Thursday {thursday}, {kind_of(thursday.year)}",
-        count_in_year(thursday),
+        count_in_year(day),
+        f"{weekday(day)} {_thursday(day, thursday)}",
         f"{tens:02d}={first}×7+{rest} {rest}{ones}={second}×7+{left}"
         f" {first}{second}+{int(left > 0)}={week:02d}",
     )
@@ -150,6 +153,21 @@ def iso_week(day: date) -> Problem:
     sentence = f"{spoken(day)} is in ISO week {week} of {year}."
     parts = (f"weekday of {day}",)
     return Problem("ISO week", request, steps, sentence, f"{year}-W{week:02d}", parts)
+
+
+def _thursday(day: date, thursday: date) -> str:
+    """ "182+2=184": the number in its year of the Thursday in the week of `day`."""
+    count, found = day_of_year(day), day_of_year(thursday)
+    shift = f"{(thursday - day).days:+d}"
+    kind = kind_of(min(day.year, thursday.year))
+    length = days_in_year(min(day.year, thursday.year))
+    if thursday.year < day.year:
+        return f"{thursday.year} {kind} {length}+{count:03d}{shift}={found}"
+    moved = count + (thursday - day).days
+    text = f"{count:03d}{shift}={moved:03d}"
+    if thursday.year > day.year:
+        text += f" {kind} {moved}-{length}={found:03d} {thursday.year}"
+    return text
 
 
 def weeks_of_days(days: int) -> Problem:

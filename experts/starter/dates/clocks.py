@@ -42,14 +42,24 @@ def write_time(minutes: int) -> str:
     return f"{minutes % DAY // 60:02d}:{minutes % 60:02d}"
 
 
+def conversion_request(minutes: int, source: Zone, target: Zone) -> str:
+    """ "09:15 Kolkata to CET"."""
+    return f"{write_time(minutes)} {source.name} to {target.name}"
+
+
+def known(zone: Zone) -> str:
+    """ "Kolkata is UTC+05:30"."""
+    return f"{zone.name} is {write_offset(zone.offset)}"
+
+
 def conversion(minutes: int, source: Zone, target: Zone) -> Problem | None:
     """A time of day in `source`, as minutes after midnight, in `target`'s time.
 
-    First to UTC, then on; minutes before hours, which take their carry. None where the days are
-    two apart.
+    Both offsets, said as the answer to a question about one says it; then to UTC and on; minutes
+    before hours, which take their carry. None where the days are two apart.
     """
-    request = f"{write_time(minutes)} {source.name} to {target.name}"
-    steps = [request, f"{write_offset(source.offset)} {write_offset(target.offset)}"]
+    request = conversion_request(minutes, source, target)
+    steps = [request, *map(known, (source, target))]
     universal = minutes - source.offset
     local = universal % DAY + target.offset
     steps.append(_shift(minutes, -source.offset))
@@ -83,5 +93,5 @@ def _shift(minutes: int, offset: int) -> str:
 def offset_of(zone: Zone) -> Problem:
     """The offset of a place or an abbreviation: a fact."""
     text = write_offset(zone.offset)
-    sentence = f"{zone.name} is at {text} all year." if zone.is_place else f"{zone.name} is {text}."
+    sentence = f"{known(zone)} all year." if zone.is_place else f"{known(zone)}."
     return Problem("time zone", f"offset of {zone.name}", (), sentence, text, shared_out=False)

@@ -53,6 +53,6 @@ SUBJECT = Subject(
     NOT_DATES,
     leads=LEADS,
     others=OTHERS,
-    weights={"plain": 0.52, "follow_up": 0.1, "declined": 0.07},
+    weights={"plain": 0.5, "follow_up": 0.09, "declined": 0.16},
 )
 examples = shapes.examples(SUBJECT)

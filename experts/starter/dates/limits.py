@@ -1,12 +1,19 @@
-"""Questions that the dates expert declines, with the short sentence that says why."""
+"""Questions that the dates expert declines, with the short sentence that says why.
+
+Where the question looks like one that has an answer, the working begins as that answer's does, up
+to what shows that there is none: a month's length, a place's clock. So the model decides it where
+it is seen, and not at its first word.
+"""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from datetime import date
 from random import Random
 
 from experts.starter.dates import sampling
+from experts.starter.dates.clocks import DAY, Zone, conversion_request, known
 from experts.starter.dates.cron import draw_cron
 from experts.starter.dates.facts import ambiguous_abbreviations, fixed_zones, varying_places
 from experts.starter.dates.phrasing import FORMS, ordinal, write_clock, write_count, write_date
@@ -15,10 +22,11 @@ from experts.starter.dates.problems import (
     FIRST_YEAR,
     LAST_YEAR,
     MONTHS,
+    checked,
     days_in,
     spoken,
 )
-from experts.starter.dates.spans import MOST_YEARS, Unit
+from experts.starter.dates.spans import MOST_YEARS, Unit, shift_request, span_steps
 from experts.starter.shapes import Item
 from experts.starter.wording import disturb
 
@@ -55,6 +63,7 @@ HOLIDAY_FORMS = (
     " fall in {year}?", "{holiday} {year}?", "date of {holiday} {year}",
 )  # fmt: skip
 ONE_DATE = ("weekday", "day of the year", "ISO week")
+"""Their requests are these words with "of" and the date."""
 
 
 def out_of_range(random: Random) -> Item:
@@ -70,17 +79,22 @@ def for_evaluation(item: Item) -> bool:
     return zlib.crc32(letters.encode()) % EVALUATION_SHARE == 0
 
 
-def _ask_about(day: str, random: Random) -> str:
-    """A question about one date, or about the days from or to it."""
+def _ask_about(day: str, written: str, random: Random) -> tuple[str, str]:
+    """A question about one date, or about the days from or to it, and its working's request.
+
+    The question has `day`, the request `written`.
+    """
     if random.random() < 0.6:
-        return random.choice(FORMS[random.choice(ONE_DATE)]).format(day=day)
+        kind = random.choice(ONE_DATE)
+        return random.choice(FORMS[kind]).format(day=day), f"{kind} of {written}"
     if random.random() < 0.6:
         count, unit = sampling.draw_shift(random)
         form = random.choice(FORMS["before" if count < 0 else "after"])
-        return form.format(day=day, count=write_count(abs(count), unit, random))
-    return random.choice(FORMS["between"]).format(
-        start=day, end=write_date(sampling.draw_day(random), random)
-    )
+        question = form.format(day=day, count=write_count(abs(count), unit, random))
+        return question, shift_request(written, count, unit)
+    end = sampling.draw_day(random)
+    question = random.choice(FORMS["between"]).format(start=day, end=write_date(end, random))
+    return question, f"days from {written} to {end}"
 
 
 def _today(random: Random) -> tuple[str, str]:
@@ -116,7 +130,9 @@ def _no_such_day(random: Random) -> tuple[str, str]:
         f"{year}-{month:02d}-{number}", f"{number} {name} {year}", f"{name} {number}, {year}",
         f"{number}.{month:02d}.{year}", f"{ordinal(number)} of {name} {year}",
     ))  # fmt: skip
-    return _ask_about(day, random), f"{name} {year} has only {length} days."
+    question, request = _ask_about(day, f"{year}-{month:02d}-{number}", random)
+    answer = f"{name} {year} has only {length} days."
+    return question, f"{checked(request, date(year, month, 1))}\n{answer}"
 
 
 def _no_such_month(random: Random) -> tuple[str, str]:
@@ -124,7 +140,8 @@ def _no_such_month(random: Random) -> tuple[str, str]:
     year = sampling.draw_year(random)
     day = random.choice((f"{year}-{month}-{number}", f"{number}.{month}.{year}",
                          f"{year}/{month}/{number}"))  # fmt: skip
-    return _ask_about(day, random), f"There is no month {month}."
+    question, request = _ask_about(day, f"{year}-{month}-{number}", random)
+    return question, f"{request}, no month {month}\nThere is no month {month}."
 
 
 def _other_year(random: Random) -> tuple[str, str]:
@@ -136,7 +153,8 @@ def _other_year(random: Random) -> tuple[str, str]:
         return random.choice(FORMS["leap year"]).format(year=year), YEARS
     text = random.choice((f"{number} {name} {year}", f"{name} {number}, {year}",
                           f"{year}-{day.month:02d}-{number:02d}"))  # fmt: skip
-    return _ask_about(text, random), YEARS
+    question, request = _ask_about(text, f"{year}-{day.month:02d}-{number:02d}", random)
+    return question, f"{request}, no year {year}\n{YEARS}"
 
 
 def _ambiguous_date(random: Random) -> tuple[str, str]:
@@ -147,52 +165,60 @@ def _ambiguous_date(random: Random) -> tuple[str, str]:
             break
     turned = day.replace(day=day.month, month=day.day)
     answer = f"This can be {spoken(day)} or {spoken(turned)}: please write the month as a word."
-    return _ask_about(f"{day:%d/%m/%Y}", random), answer
+    question, request = _ask_about(f"{day:%d/%m/%Y}", f"{day:%d/%m/%Y}", random)
+    return question, f"{request}, two dates\n{answer}"
 
 
 def _changing_clock(random: Random) -> tuple[str, str]:
     """A place with daylight saving time."""
     place = random.choice(varying_places())
     answer = f"The clocks of {place} change during the year: please give its UTC offset."
-    return _ask_zone(place, True, random), answer
+    return _ask_zone(place, f"{place} changes", answer, random)
 
 
 def _ambiguous_zone(random: Random) -> tuple[str, str]:
     name = random.choice(ambiguous_abbreviations())
     answer = f"{name} is used for several time zones: please give the UTC offset."
-    return _ask_zone(name, False, random), answer
+    return _ask_zone(name, f"{name} is not one zone", answer, random)
 
 
 def _unknown_place(random: Random) -> tuple[str, str]:
     """A name made of the halves of two places."""
-    known = [name for name in (*fixed_zones(), *varying_places()) if not name.isupper()]
+    places = [name for name in (*fixed_zones(), *varying_places()) if not name.isupper()]
     while True:
-        first, second = (random.choice(known).split()[0] for _ in range(2))
+        first, second = (random.choice(places).split()[0] for _ in range(2))
         name = first[: len(first) // 2 + 1] + second[len(second) // 2 :].lower()
-        if name not in known and len(name) > 3:
-            return _ask_zone(name, True, random), f"I do not know the time zone of {name}."
+        if name not in places and len(name) > 3:
+            answer = f"I do not know the time zone of {name}."
+            return _ask_zone(name, f"{name} is unknown", answer, random)
 
 
-def _ask_zone(name: str, is_place: bool, random: Random) -> str:
-    """A question about a zone, as source, as target, or about its offset."""
-    if random.random() < 0.2:
-        return random.choice(FORMS["offset of"]).format(zone=name)
-    other = sampling.draw_zone(random)
-    time = write_clock(15 * random.randrange(96), random)
-    form = random.choice(FORMS["time zone"])
+def _ask_zone(name: str, found: str, answer: str, random: Random) -> tuple[str, str]:
+    """A question about a zone's offset, or with the zone as source or target; the working goes as
+    far as `found`, what is known of the zone."""
+    if random.random() < 0.4:
+        return random.choice(FORMS["offset of"]).format(zone=name), answer
+    zone, other = Zone(name), sampling.draw_zone(random)
+    minutes = 15 * random.randrange(DAY // 15)
+    form, time = random.choice(FORMS["time zone"]), write_clock(minutes, random)
     if random.random() < 0.5:
-        return form.format(here=other.after(time), to=name, there=f"in {name}")
-    here = f"{time} in {name}" if is_place else f"{time} {name}"
-    return form.format(here=here, to=other.name, there=f"in {other.name}")
+        request = conversion_request(minutes, other, zone)
+        question = form.format(here=other.after(time), to=name, there=f"in {name}")
+        return question, "\n".join((request, known(other), found, answer))
+    request = conversion_request(minutes, zone, other)
+    question = form.format(here=zone.after(time), to=other.name, there=f"in {other.name}")
+    return question, "\n".join((request, found, answer))
 
 
 def _too_far(random: Random) -> tuple[str, str]:
     unit: Unit = random.choice(("day", "week", "month", "year"))
     most = sampling.MOST[unit]
     count = random.randint(most + 1, random.choice((2 * most, 20 * most)))
-    day = write_date(sampling.draw_day(random), random)
-    form = random.choice(FORMS[random.choice(("before", "after"))])
-    return form.format(day=day, count=write_count(count, unit, random)), TOO_FAR
+    day, sign = sampling.draw_day(random), random.choice((-1, 1))
+    form = random.choice(FORMS["before" if sign < 0 else "after"])
+    question = form.format(day=write_date(day, random), count=write_count(count, unit, random))
+    request = checked(shift_request(str(day), sign * count, unit), day)
+    return question, f"{request}\nmore than {most}\n{TOO_FAR}"
 
 
 def _too_long(random: Random) -> tuple[str, str]:
@@ -201,7 +227,8 @@ def _too_long(random: Random) -> tuple[str, str]:
         if days[1].year - days[0].year > MOST_YEARS:
             break
     start, end = (write_date(day, random) for day in days)
-    return random.choice(FORMS["between"]).format(start=start, end=end), TOO_LONG
+    question = random.choice(FORMS["between"]).format(start=start, end=end)
+    return question, "\n".join((*span_steps(*days), TOO_LONG))
 
 
 def _other_cron(random: Random) -> tuple[str, str]:
@@ -218,21 +245,22 @@ def _other_cron(random: Random) -> tuple[str, str]:
         f"0 {random.randrange(24)} * * {random.randint(1, 7)}#{random.randint(1, 5)}",
         f"0 {random.randrange(24)} {random.randint(1, 28)}W * *",
     ))  # fmt: skip
-    return random.choice(FORMS["cron to English"]).format(cron=expression), NO_CRON
+    question = random.choice(FORMS["cron to English"]).format(cron=expression)
+    return question, f"`{expression}`\n{NO_CRON}"
 
 
 _KINDS: dict[Callable[[Random], tuple[str, str]], float] = {
-    _today: 0.2,
-    _now: 0.06,
-    _holiday: 0.05,
-    _no_such_day: 0.13,
-    _no_such_month: 0.03,
-    _other_year: 0.07,
-    _ambiguous_date: 0.1,
-    _changing_clock: 0.13,
+    _today: 0.12,
+    _now: 0.04,
+    _holiday: 0.04,
+    _no_such_day: 0.12,
+    _no_such_month: 0.04,
+    _other_year: 0.08,
+    _ambiguous_date: 0.12,
+    _changing_clock: 0.22,
     _ambiguous_zone: 0.03,
-    _unknown_place: 0.04,
-    _too_far: 0.06,
+    _unknown_place: 0.05,
+    _too_far: 0.05,
     _too_long: 0.03,
-    _other_cron: 0.07,
+    _other_cron: 0.06,
 }

@@ -88,6 +88,18 @@ def days_in(year: int, month: int) -> int:
     return (date(year, month + 1, 1) - date(year, month, 1)).days
 
 
+def checked(request: str, *days: date) -> str:
+    """A working's first line: the request, and of each date's year the kind and of its month the
+    length: "weekday of 1978-04-30, common 30". A day beyond that length is declined."""
+    parts = (f"{kind_of(day.year)} {days_in(day.year, day.month)}" for day in days)
+    return ", ".join((request, *parts))
+
+
+def days_in_year(year: int) -> int:
+    """365, or 366 in a leap year."""
+    return 365 + is_leap(year)
+
+
 def days_before(year: int, month: int) -> int:
     """The days of the year before a month begins: 60 for March of a leap year."""
     return (date(year, month, 1) - date(year, 1, 1)).days

@@ -64,7 +64,7 @@ def _declined(random: Random) -> Iterator[Line]:
         item = limits.out_of_range(random)
         if limits.for_evaluation(item) and item.question not in seen:
             seen.add(item.question)
-            yield question([item.question], item.answer, "declined")
+            yield question([item.question], item.answer.split("\n")[-1], "declined")
 
 
 def examples() -> Iterator[Line]:

@@ -15,15 +15,15 @@ from experts.starter.dates.problems import FIRST_YEAR, LAST_YEAR, MONTHS, Operat
 from experts.starter.dates.spans import MOST_YEARS, Unit, days_between, shift, shifted_weekday
 
 MIX: dict[Operation, float] = {
-    "weekday": 0.15,
-    "leap year": 0.06,
-    "day of the year": 0.08,
-    "ISO week": 0.11,
+    "weekday": 0.09,
+    "leap year": 0.04,
+    "day of the year": 0.09,
+    "ISO week": 0.1,
     "adding": 0.19,
     "between": 0.13,
-    "time zone": 0.16,
+    "time zone": 0.22,
     "cron to English": 0.06,
-    "English to cron": 0.06,
+    "English to cron": 0.08,
 }
 """Shares of the operations in training."""
 MOST: dict[Unit, int] = {"day": 400, "week": 60, "month": 36, "year": 100}
@@ -227,7 +227,7 @@ def _between(random: Random) -> Case:
 
 
 def _time_zone(random: Random) -> Case:
-    if random.random() < 0.4:
+    if random.random() < 0.5:
         zone = Zone(random.choice(list(fixed_zones())))
         return Case(offset_of(zone), "offset of", {"zone": zone.name})
     while True:

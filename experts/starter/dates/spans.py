@@ -6,9 +6,10 @@ from datetime import date, timedelta
 from typing import Literal
 
 from experts.starter.arithmetic.problems import Number, add, subtract
-from experts.starter.dates.calendar import count_in_year, count_to_end_of_year, weekday_steps
+from experts.starter.dates.calendar import count_in_year, weekday_steps
 from experts.starter.dates.problems import (
     Problem,
+    checked,
     counted,
     day_of_year,
     days_in,
@@ -30,8 +31,7 @@ def shift(start: date, count: int, unit: Unit) -> Problem:
     A month or year without such a day gives its last day. Raises ValueError or OverflowError
     beyond the years that `datetime` knows.
     """
-    sign = "-" if count < 0 else "+"
-    request = f"{start} {sign} {counted(abs(count), unit)}"
+    request = shift_request(str(start), count, unit)
     if unit == "month":
         end, steps = _by_months(start, count)
     elif unit == "year":
@@ -40,15 +40,19 @@ def shift(start: date, count: int, unit: Unit) -> Problem:
         end, steps = _by_days(start, count, unit)
     direction = "before" if count < 0 else "after"
     sentence = f"{counted(abs(count), unit)} {direction} {spoken(start)} is {spoken(end)}."
-    first = f"{request}, {kind_of(start.year)}" if unit in ("day", "week") else request
-    return Problem("adding", request, (first, *steps), sentence, str(end))
+    return Problem("adding", request, (checked(request, start), *steps), sentence, str(end))
+
+
+def shift_request(start: str, count: int, unit: Unit) -> str:
+    """ "2024-03-15 - 15 days"."""
+    return f"{start} {'-' if count < 0 else '+'} {counted(abs(count), unit)}"
 
 
 def shifted_weekday(start: date, count: int, unit: Unit) -> Problem:
     """The weekday of a shifted date."""
     moved = shift(start, count, unit)
     end = date.fromisoformat(moved.answer)
-    steps = (*moved.steps, f"weekday of {end}, {kind_of(end.year)}", *weekday_steps(end))
+    steps = (*moved.steps, checked(f"weekday of {end}", end), *weekday_steps(end))
     sentence = f"{moved.sentence[:-1]}, a {weekday(end)}."
     request = f"weekday of {moved.request}"
     parts = (moved.request, f"weekday of {end}")
@@ -136,26 +140,31 @@ def _to_existing_day(year: int, month: int, day: int, steps: list[str]) -> tuple
 def days_between(start: date, end: date) -> Problem:
     """The days from `start` to a later `end`, at most `MOST_YEARS` years apart.
 
-    Within a year the difference of the days' numbers; otherwise what is left of the first year,
-    the number in the last, and the years between.
+    The difference of the days' numbers in their years, to which the days of the years from the
+    first up to before the last are added first.
     """
     request = f"days from {start} to {end}"
     first, last = day_of_year(start), day_of_year(end)
-    names = [f"{day.year} {kind_of(day.year)}" for day in (start, end)]
-    ending = f"{names[1]} {count_in_year(end)}"
-    if start.year == end.year:
-        steps = [f"{names[0]} {count_in_year(start)}", ending]
-        steps += subtract(Number(last), Number(first)).inner
-    else:
-        left = DAYS_IN_YEAR + is_leap(start.year) - first
-        steps = [f"{names[0]} {count_to_end_of_year(start)}", ending]
-        steps += add(Number(left), Number(last)).inner
-        if end.year > start.year + 1:
-            between, line = _days_of_years(start.year + 1, end.year)
-            steps += [line, *add(Number(between), Number(left + last)).inner]
+    years = end.year - start.year
+    steps = [
+        *span_steps(start, end),
+        f"{start} {kind_of(start.year)} {count_in_year(start)}",
+        f"{end} {kind_of(end.year)} {count_in_year(end)}",
+    ]
+    if years:
+        passed, line = _days_of_years(start.year, end.year)
+        steps += [line, *add(Number(passed), Number(last)).inner]
+        last += passed
+    steps += subtract(Number(last), Number(first)).inner
     days = counted((end - start).days, "day")
     sentence = f"From {spoken(start)} to {spoken(end)} it is {days}."
-    return Problem("between", request, (request, *steps), sentence, days)
+    return Problem("between", request, tuple(steps), sentence, days)
+
+
+def span_steps(start: date, end: date) -> tuple[str, str]:
+    """The first two lines of a span's working: the request, and the years between."""
+    request = checked(f"days from {start} to {end}", start, end)
+    return request, f"{end.year}-{start.year}={end.year - start.year}"
 
 
 def _days_of_years(first: int, last: int) -> tuple[int, str]:
@@ -165,5 +174,5 @@ def _days_of_years(first: int, last: int) -> tuple[int, str]:
     listed = " ".join(map(str, leaps)) or "none"
     common = DAYS_IN_YEAR * count
     days = common + len(leaps)
-    line = f"{last}-{first}={count} {count}×{DAYS_IN_YEAR}={common} leap {listed}"
+    line = f"{count}×{DAYS_IN_YEAR}={common} leap {listed}"
     return days, f"{line} {common}+{len(leaps)}={days}"
