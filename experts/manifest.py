@@ -64,7 +64,19 @@ class ManagedWorker(BaseModel):
     """The bank that serves it with other experts: one vLLM for all. None: if it is ternary, one
     that it fits is found or made. False: it has a process of its own."""
     replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
-    """Processes that serve it, each on its own; more than one: not in a bank."""
+    """Processes that serve it, each on its own; more than one: not in a bank. On a cluster that
+    scales experts, the most."""
+    min_replicas: int = Field(default=1, ge=0, le=MAX_REPLICAS)
+    """The fewest on a cluster that scales experts. 0: none while nobody asks; who asks then waits
+    until one has started."""
+
+    @model_validator(mode="after")
+    def _fewest_is_not_most(self) -> ManagedWorker:
+        if self.min_replicas > self.replicas:
+            raise ValueError(
+                f"`min_replicas` is {self.min_replicas}, but `replicas` {self.replicas}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _processes_are_its_own(self) -> ManagedWorker:

@@ -43,6 +43,7 @@ from server.settings import Settings
 from server.web import web_router
 from server.wire import install_edge
 from server.workers.draining import Drain, Draining
+from server.workers.engines import LocalEngines, MakeEngines
 from server.workers.fleet import Fleet
 from server.workers.following import Follower
 from server.workers.registration import Progress, Registrar
@@ -77,9 +78,11 @@ def create_app(
     watcher: Watcher | None = None,
     observe: Observer = unobserved,
     relays: Relays | None = None,
+    make_engines: MakeEngines = LocalEngines,
 ) -> FastAPI:
     """The orchestrator. `meta_checkpoint` is an expanded checkpoint, or None if the settings name
-    meta workers that run elsewhere. `relays`: the other processes of this server."""
+    meta workers that run elsewhere. `relays`: the other processes of this server. `make_engines`:
+    who makes workers."""
     watcher, keyring, provider = watcher or Watcher(), Keyring(), tracer_provider()
     audit, drain = AuditLog(settings.audit_log), Drain(settings.drain_seconds)
     if relays is not None:
@@ -91,7 +94,17 @@ def create_app(
         try:
             async with (
                 following(settings, keyring),
-                _running(app, settings, meta_checkpoint, watcher, audit, drain, seeing, observe),
+                _running(
+                    app,
+                    settings,
+                    meta_checkpoint,
+                    watcher,
+                    audit,
+                    drain,
+                    seeing,
+                    observe,
+                    make_engines,
+                ),
                 relays.running(app) if relays else contextlib.nullcontext(),
             ):
                 yield
@@ -143,11 +156,14 @@ async def _running(
     drain: Drain,
     seeing: Seeing,
     observe: Observer,
+    make_engines: MakeEngines,
 ) -> AsyncIterator[None]:
     observer = fan_out(seeing.observer, observe)
     registry, snapshots = Registry(settings.database), SnapshotHolder()
     async with ways_to_workers(settings, observer, drain) as ways:
-        fleet = Fleet(settings, ways.session, snapshots, ways.circuits, watcher.worker)
+        fleet = Fleet(
+            settings, ways.session, snapshots, ways.circuits, watcher.worker, make_engines
+        )
         coordination = coordination_of(settings.database)
         follower = Follower(registry, fleet, coordination)
         fleet.ask_before_repair(follower.in_step)
@@ -165,6 +181,7 @@ async def _running(
                 explain=fleet.explain,
                 longest=settings.request_seconds,
                 observer=observer,
+                wake=fleet.wake,
             ),
             status=_Status(fleet, registrar),
             version=version("trivium"),

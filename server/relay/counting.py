@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from server.api.chat.schemas import ChatCompletionRequest
-from server.errors import Unprocessable, UpstreamFailed
+from server.errors import NotReady, Unprocessable, UpstreamFailed
 from server.relay.legs import make_plan
 from server.relay.snapshot import Endpoint, SnapshotHolder
 
@@ -39,7 +39,10 @@ class TokenCounter:
         Replicas are asked in turn until one answers. Raises UnknownModel, NotReady, Unprocessable
         where the model's server cannot count, and UpstreamError.
         """
-        endpoints = make_plan(request, self.snapshots.current).home.endpoints
+        home = make_plan(request, self.snapshots.current).home
+        endpoints = [endpoint for endpoint in home.endpoints if not endpoint.asleep]
+        if not endpoints:
+            raise NotReady(f"{home.name!r} is asleep; a question to it wakes it")
         fields = request.model_dump(exclude_none=True, include=FIELDS)
         body = {**fields, "model": endpoints[0].model}
         for endpoint in endpoints[:-1]:

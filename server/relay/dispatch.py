@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 
-from server.errors import TriviumError
+from server.errors import TriviumError, UpstreamTimeout
 from server.relay.events import Batch, Considered, Event, Traced, WorkerEvent
 from server.relay.handoff import (
     Action,
@@ -35,6 +35,9 @@ Happening = WorkerEvent | LegEnded | LegFailed
 Explain = Callable[[Endpoint, str, Sequence[LiveExpert]], Awaitable[Mapping[str, float]]]
 """The probabilities of experts in the request that a meta worker explains under a key."""
 
+Wake = Callable[[str], Awaitable[None]]
+"""Returns when an expert that was asleep answers. Raises UpstreamError."""
+
 
 class Dispatcher:
     """Turns requests into event streams. Keeps nothing from one request to the next."""
@@ -47,6 +50,7 @@ class Dispatcher:
         explain: Explain | None = None,
         longest: float = REQUEST_SECONDS,
         observer: Observer = unobserved,
+        wake: Wake | None = None,
     ) -> None:
         """`longest`: what one request may take (s). The clock is the pool's, too."""
         self._snapshots = snapshots
@@ -55,6 +59,7 @@ class Dispatcher:
         self._explain = explain
         self.longest = longest
         self._observer = observer
+        self._wake = wake
 
     async def run(self, request: GenerationRequest) -> AsyncGenerator[Batch, None]:
         """The events of the whole answer; closing the generator aborts every worker's request.
@@ -116,6 +121,7 @@ class Dispatcher:
             waits=leg.at_home and bool(leg.prefix),
         )
         try:
+            await self._awake(leg.target, deadline)
             async with self._pool.stream(call) as stream:
                 yield stream.head
                 async for batch in stream.rest:
@@ -128,6 +134,17 @@ class Dispatcher:
                 yield [Considered(chances), LegEnded()]
             else:
                 yield [LegEnded()]
+
+    async def _awake(self, target: Target, deadline: float) -> None:
+        """Wait for an expert that is asleep. Raises UpstreamTimeout, and what waking it raises."""
+        replicas = self._replicas(target)
+        if self._wake is None or not replicas or not all(e.asleep for e in replicas):
+            return
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock())):
+                await self._wake(target.name)
+        except TimeoutError:
+            raise UpstreamTimeout(f"no worker of {target.name!r} came up in time") from None
 
     def _replicas(self, target: Target) -> tuple[Endpoint, ...]:
         """Where a model answers now. An expert that was taken out writes on where it was."""

@@ -154,7 +154,8 @@ class Pool:
                 raise away if call.waits else error
 
     def _pick(self, call: Call, without: Collection[Endpoint]) -> Endpoint | None:
-        usable = [e for e in call.replicas() if e not in without and self._circuits.closed(e)]
+        awake = (e for e in call.replicas() if not e.asleep)
+        usable = [e for e in awake if e not in without and self._circuits.closed(e)]
         if len(usable) < 2:
             return usable[0] if usable else None
         return choose(usable, self._outstanding, conversation_of(call.body))

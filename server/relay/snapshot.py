@@ -17,6 +17,8 @@ class Endpoint:
     model: str
     max_model_len: int | None = None
     """Context length in that model's own tokens, where known."""
+    asleep: bool = False
+    """It stands for replicas that are there once somebody asks for one."""
 
 
 @dataclass(frozen=True)

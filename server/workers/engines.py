@@ -1,9 +1,10 @@
-"""The model servers of this machine's settings: made here, not started."""
+"""Who makes workers: the model servers of this machine's settings, made here, not started."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 
@@ -25,15 +26,60 @@ CPU_PLACES, GPU_PLACES = 64, 8
 anyway; on a GPU it holds a copy."""
 
 
-class Engines:
+class MetaSet(Protocol):
+    """The meta workers that there are."""
+
+    def add(self, worker: Worker) -> None:
+        """Start, or start to watch, one more."""
+        ...
+
+    async def remove(self, worker: Worker) -> None:
+        """One is gone for good: use it no longer."""
+        ...
+
+
+class Engines(Protocol):
     """Makes workers; `on_change` is told of every change of a worker's state."""
+
+    has_banks: bool
+    """Ternary experts share processes here."""
+
+    def metas(self, checkpoint: Path | None, into: MetaSet, on_change: OnChange) -> None:
+        """Put the meta workers into the set, and keep it true; `checkpoint` None: they run
+        elsewhere."""
+        ...
+
+    def expert(self, name: str, spec: ManagedSpec | ExternalSpec, on_change: OnChange) -> Worker:
+        """The worker of one expert, or its workers in one."""
+        ...
+
+    def bank(self, name: str, base: Path, on_change: OnChange) -> ManagedWorker:
+        """The worker of a bank. Its own model has a name that no expert can have."""
+        ...
+
+    async def close(self) -> None:
+        """The server stops; workers that are stopped from now on are not unwanted."""
+        ...
+
+
+MakeEngines = Callable[[Settings, aiohttp.ClientSession], Engines]
+
+
+class LocalEngines:
+    """Workers on this machine, and those that settings and manifests name by URL."""
+
+    has_banks = True
 
     def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
         self._settings, self._session = settings, session
         self._machine = this_machine()
 
-    def metas(self, checkpoint: Path | None, on_change: OnChange) -> list[Worker]:
+    def metas(self, checkpoint: Path | None, into: MetaSet, on_change: OnChange) -> None:
         """The meta workers; `checkpoint` None: they run elsewhere."""
+        for worker in self._metas(checkpoint, on_change):
+            into.add(worker)
+
+    def _metas(self, checkpoint: Path | None, on_change: OnChange) -> list[Worker]:
         settings = self._settings
         if checkpoint is None:
             bases = enumerate(settings.meta_bases, 1)
@@ -76,6 +122,9 @@ class Engines:
             return bank_command(own, base, port, places, settings.bank_args, self._machine)
 
         return self._managed(own, f"bank-{name}", own, command, on_change)
+
+    async def close(self) -> None:
+        """Nothing: what is started here ends with the server."""
 
     def _external(
         self, name: str, base_url: str, model: str, on_change: OnChange

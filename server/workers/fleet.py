@@ -21,13 +21,21 @@ from experts.registry import RegisteredExpert
 from router.head import Background, Head, HeadRow, build_head, chances
 from router.meta_client import MetaClient, MetaError, MetaInfo
 from router.vocabulary import ExpertVocabulary
+from server.errors import UpstreamFailed
 from server.relay.circuits import Circuits
 from server.relay.snapshot import Endpoint, LiveExpert, SnapshotHolder
 from server.settings import Settings
 from server.workers.banks import BankMember, Banks
-from server.workers.engines import Engines
+from server.workers.engines import LocalEngines, MakeEngines
 from server.workers.metas import Metas
-from server.workers.worker import ManagedWorker, OnChange, Worker, WorkerStatus
+from server.workers.worker import (
+    ManagedWorker,
+    OnChange,
+    Sleeper,
+    Worker,
+    WorkerFailed,
+    WorkerStatus,
+)
 
 DRAIN_POLL = 0.1
 DISABLED = "disabled"
@@ -61,6 +69,7 @@ class Fleet:
         snapshots: SnapshotHolder,
         circuits: Circuits,
         on_status: Callable[[str, WorkerStatus], None] = lambda name, status: None,
+        make_engines: MakeEngines = LocalEngines,
     ) -> None:
         self._settings, self._session, self._snapshots = settings, session, snapshots
         self._circuits = circuits
@@ -75,7 +84,7 @@ class Fleet:
         """The workers of experts that were restored have been started."""
         self._vocabulary: ExpertVocabulary | None = None
         self._workers: list[Worker] = []
-        self._engines = Engines(settings, session)
+        self._engines = make_engines(settings, session)
         self._banks = Banks(settings.cache_dir / "banks", self._bank_process)
         self._draining: dict[str, asyncio.Task[None]] = {}
         self._disabled: set[str] = set()
@@ -90,9 +99,8 @@ class Fleet:
 
     def start_meta(self, checkpoint: Path | None) -> None:
         """Start, or start to watch, the meta workers. `checkpoint` None: they run elsewhere."""
-        workers = self._engines.metas(checkpoint, self._meta_changed)
-        self._workers += workers
-        self._metas.start(workers)
+        self._metas.start()
+        self._engines.metas(checkpoint, self._metas, self._meta_changed)
 
     def ask_before_repair(self, in_step: Callable[[], Awaitable[bool]]) -> None:
         """Let `in_step` decide whether a meta worker with another head than it was given has lost
@@ -139,7 +147,7 @@ class Fleet:
         """A worker for an expert, not started yet."""
         spec, name, on_change = manifest.worker, manifest.name, self._expert_changed
         worker: Worker
-        if isinstance(spec, ManagedSpec) and Banks.takes(spec):
+        if isinstance(spec, ManagedSpec) and self._engines.has_banks and Banks.takes(spec):
             worker = BankMember(name, spec, self._banks, self._session, on_change)
         else:
             worker = self._engines.expert(name, spec, on_change)
@@ -152,6 +160,16 @@ class Fleet:
             on_change(worker)
 
         return self._engines.bank(name, base, tell)
+
+    async def wake(self, name: str) -> None:
+        """Wait until an expert that is asleep answers. Raises UpstreamFailed."""
+        member = self._members.get(name)
+        if member is None or not isinstance(member.worker, Sleeper):
+            return
+        try:
+            await member.worker.wake()
+        except WorkerFailed as error:
+            raise UpstreamFailed(str(error)) from None
 
     async def stop_worker(self, worker: Worker) -> None:
         """Stop a worker that is no longer wanted."""
@@ -397,8 +415,11 @@ class Fleet:
         """Stop every worker this fleet started, all at once."""
         for task in [*self._tasks, *self._draining.values()]:
             task.cancel()
-        await self._metas.close()
         self._banks.closing = True
+        await self._engines.close()
+        await asyncio.gather(self._metas.close(), self._stop_workers())
+
+    async def _stop_workers(self) -> None:
         await asyncio.gather(*(worker.stop() for worker in self._workers), return_exceptions=True)
 
     async def pushed(self) -> None:

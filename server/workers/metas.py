@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -57,12 +57,20 @@ class Metas:
         worker that has another one."""
         self._in_step = in_step
 
-    def start(self, workers: Sequence[Worker]) -> None:
-        """Start, or start to watch, the meta workers. `changed` must be told of their states."""
-        self._workers = list(workers)
-        for worker in workers:
-            worker.start()
+    def start(self) -> None:
+        """Begin to look after the meta workers' heads."""
         self._checking = asyncio.create_task(self._check_heads())
+
+    def add(self, worker: Worker) -> None:
+        """Start, or start to watch, a meta worker. `changed` must be told of its states."""
+        self._workers.append(worker)
+        worker.start()
+
+    async def remove(self, worker: Worker) -> None:
+        """A meta worker that will not come back."""
+        self._workers.remove(worker)
+        self._forget(worker)
+        await worker.stop()
 
     @property
     def usable(self) -> tuple[Meta, ...]:
@@ -93,10 +101,8 @@ class Metas:
 
     def changed(self, worker: Worker) -> None:
         """A worker's state changed: it is used only after it has been greeted again."""
-        if greeting := self._greetings.pop(worker, None):
-            greeting.cancel()
-        self._retire(worker)
-        if worker.endpoints:
+        self._forget(worker)
+        if worker.endpoints and worker in self._workers:
             self._greetings[worker] = asyncio.create_task(self._greet(worker))
 
     async def push(self) -> None:
@@ -143,10 +149,17 @@ class Metas:
             self.changed(worker)
 
     async def close(self) -> None:
+        """Stop the workers that were added, all at once."""
         tasks = [*self._greetings.values(), *([self._checking] if self._checking else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(w.stop() for w in self._workers), return_exceptions=True)
+
+    def _forget(self, worker: Worker) -> None:
+        if greeting := self._greetings.pop(worker, None):
+            greeting.cancel()
+        self._retire(worker)
 
     def _retire(self, worker: Worker) -> None:
         if self._usable.pop(worker, None) is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import aiohttp
 
@@ -23,6 +23,7 @@ from server.workers.vllm_command import Command
 
 State = Literal["starting", "live", "restarting", "failed", "stopped"]
 
+LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 15.0
 FIRST_BACKOFF, LAST_BACKOFF = 1.0, 60.0
@@ -75,6 +76,15 @@ class Worker(Protocol):
 
 
 OnChange = Callable[[Worker], None]
+
+
+@runtime_checkable
+class Sleeper(Protocol):
+    """A worker that may have no process while nobody asks."""
+
+    async def wake(self) -> None:
+        """Wait until it answers. Raises WorkerFailed."""
+        ...
 
 
 class Watched:
@@ -144,12 +154,13 @@ class ManagedWorker(Watched):
         start_seconds: float,
         on_change: OnChange,
         model: str | None = None,
+        host: str = LOOPBACK,
     ) -> None:
         """`command` gives the command for a port; `model` is the model's name there, by default
-        the worker's."""
+        the worker's; `host` is this machine's address on which it listens."""
         super().__init__(name, on_change)
         self._command = command
-        self._model = model or name
+        self._model, self._host = model or name, host
         self._port: int | None = None
         self._session = session
         self._log = log
@@ -184,7 +195,7 @@ class ManagedWorker(Watched):
 
     async def _launch(self) -> Endpoint:
         # The port of before, so that an answer that was cut finds the worker again.
-        port = self._port = free_port(self._port)
+        port = self._port = free_port(self._port, self._host)
         command = self._command(port)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._sockets = TemporaryDirectory(prefix="trivium-")
@@ -198,7 +209,7 @@ class ManagedWorker(Watched):
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
-        return await self._healthy(f"http://127.0.0.1:{port}")
+        return await self._healthy(f"http://{self._host}:{port}")
 
     async def _healthy(self, base: str) -> Endpoint:
         """Wait until the process answers. Raises WorkerFailed if it ends, or takes too long."""
@@ -294,16 +305,16 @@ async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> En
     return Endpoint(base_url, model, found.get("max_model_len")) if found else None
 
 
-def free_port(wanted: int | None = None) -> int:
-    """A port on loopback that nobody listens on now: `wanted` if that is free."""
+def free_port(wanted: int | None = None, host: str = LOOPBACK) -> int:
+    """A port of `host` that nobody listens on now: `wanted` if that is free."""
     with socket.socket() as probe_socket:
         probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe_socket.bind(("127.0.0.1", wanted or 0))
+            probe_socket.bind((host, wanted or 0))
         except OSError:
             if wanted is None:
                 raise
-            return free_port()
+            return free_port(host=host)
         port: int = probe_socket.getsockname()[1]
         return port
 

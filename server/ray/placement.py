@@ -1,0 +1,163 @@
+"""What an orchestrator asks of the cluster: that experts are deployed, and where replicas are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ray import serve
+from ray.serve.schema import DeploymentStatus, ServeStatus
+
+from experts.manifest import ManagedWorker as ManagedSpec
+from experts.plan.accelerators import accelerator
+from experts.plan.placement import Load
+from server.ray.directory import NAME
+from server.ray.model_server import Model, ModelServer
+from server.ray.scaling import Scale, Share, needs
+
+REPORT_SECONDS = 5.0
+"""How long the cluster may take to say how things are."""
+MANY = 1000
+"""Calls of a replica at once: they only ask for its address."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A model on the cluster. `deployed`: it is to be there; `wanted`: replicas that the cluster
+    wants now; `reason`: why it does not come up."""
+
+    urls: tuple[str, ...] = ()
+    """Base URLs (without /v1) of replicas that answer."""
+    deployed: bool = False
+    wanted: int = 1
+    reason: str = ""
+
+
+class Cluster(Protocol):
+    """Who places models."""
+
+    async def placed(self) -> Mapping[str, Placed]:
+        """All models by name; "meta" is one of them."""
+        ...
+
+    async def deploy(self, name: str, spec: ManagedSpec) -> None:
+        """Have an expert served; nothing changes if it is."""
+        ...
+
+    async def delete(self, name: str) -> None: ...
+
+    async def wake(self, name: str) -> None:
+        """Have a replica started if there is none, and wait until one answers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """For experts, whose manifests say only how many replicas there may be."""
+
+    scale: Scale = field(default_factory=Scale)
+    share: Share = field(default_factory=Share)
+    device: str = "cpu"
+    """What nodes have, by the planner's name: "cpu", "H100", "L4", …"""
+    context: int = 4096
+    concurrency: int = 32
+    """Sequences at once that a replica's KV cache should hold, each of `context` tokens."""
+    drain_seconds: float = 300.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables for replicas' processes."""
+
+
+def model_deployment(
+    model: Model, scale: Scale, share: Share, defaults: Defaults
+) -> serve.Application:
+    """A Serve deployment of a model, scaled by what its replicas have to do."""
+    options = share.options(_needs(model, defaults))
+    if defaults.environment:
+        options["runtime_env"] = {"env_vars": dict(defaults.environment)}
+    deployment = serve.deployment(
+        ModelServer,
+        name=model.name,
+        autoscaling_config=scale.autoscaling(),
+        ray_actor_options=options,
+        max_ongoing_requests=MANY,
+        graceful_shutdown_timeout_s=model.drain_seconds + 30,
+        health_check_period_s=5,
+    )
+    return deployment.bind(model)
+
+
+def model_of(name: str, spec: ManagedSpec, defaults: Defaults, application: str) -> Model:
+    """An expert as its replicas are told of it."""
+    return Model(
+        name, spec.checkpoint, spec.args, application=application,
+        drain_seconds=defaults.drain_seconds,
+    )  # fmt: skip
+
+
+def scale_of(spec: ManagedSpec, defaults: Defaults) -> Scale:
+    """How an expert is scaled: by the defaults, within what its manifest allows."""
+    bounds = {"min_replicas": spec.min_replicas, "max_replicas": spec.replicas}
+    return defaults.scale.model_copy(update=bounds)
+
+
+def _needs(model: Model, defaults: Defaults) -> Share:
+    """By the planner; nothing for a checkpoint that cannot be read here."""
+    checkpoint = model.checkpoint
+    if checkpoint is None or not Path(checkpoint).is_dir():
+        return Share()
+    load = Load(defaults.context, defaults.concurrency)
+    return needs(checkpoint, model.name, accelerator(defaults.device), load)
+
+
+class ServeCluster:
+    """The cluster that this process is in. Each expert is a Serve application of its own, so
+    that it comes and goes while others run."""
+
+    def __init__(self, defaults: Defaults, application: str) -> None:
+        """`application` is the one that has the directory and the meta LLM."""
+        self._defaults, self._application = defaults, application
+        self._directory = serve.get_deployment_handle(NAME, application)
+        self._prefix = f"{application}-expert-"
+
+    async def placed(self) -> Mapping[str, Placed]:
+        """Raises TimeoutError, and what Ray raises while its controller is away."""
+        async with asyncio.timeout(REPORT_SECONDS):
+            urls, status = await asyncio.gather(
+                self._directory.replicas.remote(), asyncio.to_thread(serve.status)
+            )
+        found = {"meta": Placed(urls.get("meta", ()), True)}
+        for app in status.applications:
+            name = app.removeprefix(self._prefix)
+            if name != app:
+                found[name] = _placed(status, app, name, urls.get(name, ()))
+        return found
+
+    async def deploy(self, name: str, spec: ManagedSpec) -> None:
+        model = model_of(name, spec, self._defaults, self._application)
+        scale = scale_of(spec, self._defaults)
+        await asyncio.to_thread(self._run, name, model, scale)
+
+    async def delete(self, name: str) -> None:
+        await asyncio.to_thread(serve.delete, self._prefix + name, _blocking=True)
+
+    async def wake(self, name: str) -> None:
+        handle = serve.get_deployment_handle(name, self._prefix + name)
+        await handle.base_url.remote()
+
+    def _run(self, name: str, model: Model, scale: Scale) -> None:
+        app = model_deployment(model, scale, self._defaults.share, self._defaults)
+        serve.run(app, name=self._prefix + name, route_prefix=None, blocking=False)
+
+
+def _placed(status: ServeStatus, app: str, name: str, urls: tuple[str, ...]) -> Placed:
+    """One expert, from what Serve says of its application."""
+    details = status.applications[app]
+    deployment = details.deployments.get(name)
+    if deployment is None:
+        return Placed(urls, True, 1, details.message)
+    asleep = deployment.status is DeploymentStatus.HEALTHY and not deployment.replica_states
+    unwell = deployment.status in (DeploymentStatus.UNHEALTHY, DeploymentStatus.DEPLOY_FAILED)
+    return Placed(urls, True, 0 if asleep else 1, deployment.message if unwell else "")
