@@ -2,19 +2,22 @@
 # `worker meta`, or `worker expert NAME`.
 #   docker build --file deploy/images/worker.Dockerfile --tag trivium/worker:0.1.0 .
 #   docker build --build-arg ENGINE=cpu … --tag trivium/worker:0.1.0-cpu .
+# For a Ray cluster (deploy/ray): --build-arg EXTRAS=otel,ray,postgres … --tag trivium/ray:0.1.0 .
 
 ARG ENGINE=gpu
 
 FROM vllm/vllm-openai:v0.32.0 AS gpu
+ARG EXTRAS=otel
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY router router
 COPY experts experts
 COPY server server
 # The image's own vLLM satisfies the pin of the extra; uv, which is there, adds what it lacks.
-RUN uv pip install --system --no-cache ".[gpu,otel]"
+RUN uv pip install --system --no-cache ".[gpu,${EXTRAS}]"
 
 FROM python:3.11-slim-bookworm AS cpu
+ARG EXTRAS=otel
 # gcc compiles the kernels of ternary layers; libgomp and libnuma are what torch and vLLM load.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -28,7 +31,7 @@ COPY server server
 # uv finds torch's CPU builds by itself. Text needs no torchvision, torchaudio or torchcodec, and
 # one that was built for another torch breaks transformers.
 RUN python -m pip install --no-cache-dir "uv==0.13.*" \
-    && uv pip install --system --no-cache --torch-backend cpu ".[cpu,otel]" \
+    && uv pip install --system --no-cache --torch-backend cpu ".[cpu,${EXTRAS}]" \
     && uv pip uninstall --system torchvision torchaudio torchcodec
 
 # hadolint ignore=DL3006

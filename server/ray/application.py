@@ -1,4 +1,4 @@
-"""The Serve application: orchestrators, the meta LLM, and the directory; experts join by themselves.
+"""The Serve application: orchestrators, the meta LLM, and the directory; experts join later.
 
 `serve run server.ray.application:build`, or `serve deploy deploy/ray/serve.yaml`.
 """
@@ -118,12 +118,11 @@ def build(arguments: Arguments) -> serve.Application:
     def orchestrator() -> FastAPI:
         return make_orchestrator(arguments)
 
-    directory = serve.deployment(Directory, name=NAME, ray_actor_options={"num_cpus": 0}).bind()
+    directory = serve.deployment(name=NAME, ray_actor_options={"num_cpus": 0})(Directory).bind()
     model = Model("meta", None, application=arguments.name, drain_seconds=settings.drain_seconds)
     meta = model_deployment(model, arguments.meta.scale, arguments.meta.share, defaults)
     wanted = arguments.orchestrators
     ingress = serve.deployment(
-        serve.ingress(orchestrator)(),
         name="Orchestrator",
         autoscaling_config=AutoscalingConfig(
             min_replicas=wanted.min_replicas,
@@ -136,7 +135,7 @@ def build(arguments: Arguments) -> serve.Application:
         },
         max_ongoing_requests=settings.max_in_flight + MANY,  # the 429 is the orchestrator's own
         graceful_shutdown_timeout_s=settings.drain_seconds + 10,
-    )
+    )(serve.ingress(orchestrator)())
     return ingress.bind(directory, meta)
 
 

@@ -56,14 +56,14 @@ class Model:
 
 
 class ModelServer:
-    """A Serve deployment; ready once its vLLM answers, unhealthy once that does not come up again."""
+    """A Serve deployment; ready once its vLLM answers, unhealthy once that stays away."""
 
-    async def __init__(self, model: Model) -> None:
+    async def __init__(self, model: Model) -> None:  # type: ignore[misc]  # as Serve has it
         self._model, self._settings = model, Settings()
         self._directory = serve.get_deployment_handle(NAME, model.application)
         self._session = aiohttp.ClientSession()
         checkpoint = await self._checkpoint()
-        host = ray.util.get_node_ip_address()
+        host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         replica = serve.get_replica_context().replica_tag
         log = self._settings.logs_dir / f"{replica.replace('#', '-')}.log"
 
@@ -108,7 +108,7 @@ class ModelServer:
         await self._leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._model.drain_seconds):
-                while self._worker.endpoint and await self._requests():
+                while self._worker.endpoint and await self._requests():  # noqa: ASYNC110
                     await asyncio.sleep(IDLE_POLL)
         await self._worker.stop()
         await self._session.close()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from ray import serve
-from ray.serve.schema import DeploymentStatus, ServeStatus
+from ray.serve.schema import ServeStatus
 
 from experts.manifest import ManagedWorker as ManagedSpec
 from experts.plan.accelerators import accelerator
-from experts.plan.placement import Load
+from experts.plan.placement import UTILIZATION, Load
 from server.ray.directory import NAME
 from server.ray.model_server import Model, ModelServer
 from server.ray.scaling import Scale, Share, needs
@@ -75,17 +75,18 @@ def model_deployment(
 ) -> serve.Application:
     """A Serve deployment of a model, scaled by what its replicas have to do."""
     options = share.options(_needs(model, defaults))
+    if gpus := options.get("num_gpus"):
+        model = replace(model, gpu_share=round(UTILIZATION * min(gpus, 1), 4))
     if defaults.environment:
         options["runtime_env"] = {"env_vars": dict(defaults.environment)}
     deployment = serve.deployment(
-        ModelServer,
         name=model.name,
         autoscaling_config=scale.autoscaling(),
         ray_actor_options=options,
         max_ongoing_requests=MANY,
         graceful_shutdown_timeout_s=model.drain_seconds + 30,
         health_check_period_s=5,
-    )
+    )(ModelServer)
     return deployment.bind(model)
 
 
@@ -158,6 +159,6 @@ def _placed(status: ServeStatus, app: str, name: str, urls: tuple[str, ...]) -> 
     deployment = details.deployments.get(name)
     if deployment is None:
         return Placed(urls, True, 1, details.message)
-    asleep = deployment.status is DeploymentStatus.HEALTHY and not deployment.replica_states
-    unwell = deployment.status in (DeploymentStatus.UNHEALTHY, DeploymentStatus.DEPLOY_FAILED)
+    asleep = deployment.status == "HEALTHY" and not deployment.replica_states
+    unwell = deployment.status in ("UNHEALTHY", "DEPLOY_FAILED")
     return Placed(urls, True, 0 if asleep else 1, deployment.message if unwell else "")

@@ -59,7 +59,9 @@ class Scale(BaseModel):
             downscale_to_zero_delay_s=self.idle_seconds,
             look_back_period_s=self.look_back_s,
             metrics_interval_s=min(2.0, self.look_back_s),
-            policy=AutoscalingPolicy(policy_function=f"{__name__}:by_requests"),
+            policy=AutoscalingPolicy(  # type: ignore[no-untyped-call]
+                policy_function=f"{__name__}:by_requests"
+            ),
         )
 
 
