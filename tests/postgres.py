@@ -57,6 +57,12 @@ class Server:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
 
+    def kill(self) -> None:
+        """As when its machine loses power; `start` recovers what it held."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def url(self, database: str, password: str = "") -> str:
         return f"postgresql://{USER}:{password}@127.0.0.1:{self._port}/{database}"
 
