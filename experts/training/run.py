@@ -124,6 +124,7 @@ def run_trainer(trainer: Any, run: RunFolder, console: Console) -> None:
         raise TrainingError(f"{run.path} could not be written: {error}") from None
     finally:
         progress.close()
+        run.end()
 
 
 def _held_out_loss(trainer: Any) -> float | None:

@@ -106,6 +106,7 @@ class Arguments(BaseModel):
             context=self.context,
             concurrency=self.concurrency,
             drain_seconds=settings.drain_seconds,
+            meta=settings.meta,
             environment={k: v for k, v in self.environment.items() if k not in secret},
         )
 

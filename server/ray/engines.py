@@ -25,7 +25,7 @@ from server.workers.worker import (
     WorkerStatus,
 )
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 """Pause between two looks at where replicas are."""
 DEPLOY_AGAIN_SECONDS = 5.0
 

@@ -46,13 +46,13 @@ class Model:
 
     def command(self, settings: Settings, checkpoint: Path, host: str, port: int) -> Command:
         """vLLM on this node, listening at `host`."""
-        args = ("--host", host, *self.args)
+        args: tuple[str, ...] = ("--host", host)
         if self.gpu_share is not None:
             args += ("--gpu-memory-utilization", str(self.gpu_share))
         if self.checkpoint is None:
-            args = (*settings.meta_args, *args)
-            return meta_command(checkpoint, port, args, this_machine())
-        return expert_command(self.name, checkpoint, port, args, this_machine())
+            own = (*args, *settings.meta_args, *self.args)
+            return meta_command(checkpoint, port, own, this_machine())
+        return expert_command(self.name, checkpoint, port, (*args, *self.args), this_machine())
 
 
 class ModelServer:

@@ -13,6 +13,7 @@ from ray.serve.schema import ServeStatus
 
 from experts.manifest import ManagedWorker as ManagedSpec
 from experts.plan.accelerators import accelerator
+from experts.plan.models import DEFAULT_META, parse_model
 from experts.plan.placement import UTILIZATION, Load
 from server.ray.directory import NAME
 from server.ray.model_server import Model, ModelServer
@@ -66,6 +67,8 @@ class Defaults:
     concurrency: int = 32
     """Sequences at once that a replica's KV cache should hold, each of `context` tokens."""
     drain_seconds: float = 300.0
+    meta: Path | None = None
+    """The meta LLM's folder; None: the one that is fetched."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables for replicas' processes."""
 
@@ -105,12 +108,16 @@ def scale_of(spec: ManagedSpec, defaults: Defaults) -> Scale:
 
 
 def _needs(model: Model, defaults: Defaults) -> Share:
-    """By the planner; nothing for a checkpoint that cannot be read here."""
-    checkpoint = model.checkpoint
-    if checkpoint is None or not Path(checkpoint).is_dir():
+    """By the planner; nothing for a checkpoint that cannot be read here. Raises PlanError."""
+    checkpoint = model.checkpoint or defaults.meta
+    if checkpoint is None:
+        shape = DEFAULT_META
+    elif checkpoint.is_dir():
+        shape = parse_model(str(checkpoint), model.name)
+    else:
         return Share()
     load = Load(defaults.context, defaults.concurrency)
-    return needs(checkpoint, model.name, accelerator(defaults.device), load)
+    return needs(shape, accelerator(defaults.device), load)
 
 
 class ServeCluster:

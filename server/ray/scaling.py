@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,7 +10,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 
 from experts.plan.accelerators import Accelerator
 from experts.plan.memory import worker_needs
-from experts.plan.models import parse_model
+from experts.plan.models import Model as Shape
 from experts.plan.placement import Load, usable
 from server.ray.model_server import REQUESTS
 from server.workers.vllm_command import CPU_KV_CACHE_GIB
@@ -107,13 +106,12 @@ class Share(BaseModel):
         return options
 
 
-def needs(checkpoint: Path, name: str, device: Accelerator, load: Load) -> Share:
-    """What the planner says a replica takes on `device`, by the checkpoint's configuration.
+def needs(model: Shape, device: Accelerator, load: Load) -> Share:
+    """What the planner says a replica takes on `device`.
 
     On GPUs a share of one, in whole hundredths, or as many whole ones as hold it. On a CPU bytes
-    of memory. Raises PlanError.
+    of memory.
     """
-    model = parse_model(str(checkpoint), name)
     if device.is_cpu:
         found = worker_needs([model], device, 0, load.concurrency)
         return Share(memory=found.total + CPU_KV_CACHE_GIB * GIB)

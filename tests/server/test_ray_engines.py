@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from experts.manifest import ManagedWorker as ManagedSpec
 from experts.plan.accelerators import accelerator
+from experts.plan.models import parse_model
 from experts.plan.placement import Load
 from experts.starter import arithmetic_folder
 from server.ray import engines
@@ -237,11 +238,12 @@ def test_a_manifest_bounds_the_replicas() -> None:
 
 
 def test_the_planner_says_what_a_replica_needs() -> None:
-    small = needs(CHECKPOINT, "calc", accelerator("H100"), Load(2048, 32))
+    shape = parse_model(str(CHECKPOINT), "calc")
+    small = needs(shape, accelerator("H100"), Load(2048, 32))
     assert 0 < (small.num_gpus or 0) < 0.1
-    larger = needs(CHECKPOINT, "calc", accelerator("L4"), Load(2048, 32))
+    larger = needs(shape, accelerator("L4"), Load(2048, 32))
     assert (small.num_gpus or 0) < (larger.num_gpus or 0) < 1
-    assert (needs(CHECKPOINT, "calc", accelerator("cpu"), Load(2048, 32)).memory or 0) > 1 << 30
+    assert (needs(shape, accelerator("cpu"), Load(2048, 32)).memory or 0) > 1 << 30
     options = Share(num_cpus=2, resources={"expert": 1}).options(small)
     assert options == {"num_cpus": 2, "num_gpus": small.num_gpus, "resources": {"expert": 1}}
     assert Share(num_gpus=0).options(small) == {"num_cpus": 1, "resources": {}}
@@ -260,6 +262,13 @@ def test_a_deployment_is_of_its_model() -> None:
     config = deployment._deployment_config.autoscaling_config
     assert config is not None
     assert (config.min_replicas, config.max_replicas, config.initial_replicas) == (0, 3, 1)
+
+
+def test_the_meta_llm_has_a_share_of_a_gpu_too() -> None:
+    deployment = model_deployment(Model("meta", None), Scale(), Share(), Defaults(device="L4"))
+    options = deployment._bound_deployment.ray_actor_options
+    assert options is not None
+    assert 0 < options["num_gpus"] < 1
 
 
 def test_arguments_that_cannot_work_are_refused() -> None:

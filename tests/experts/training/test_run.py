@@ -21,6 +21,7 @@ from experts.checkpoint import load_reference, read_checkpoint
 from experts.errors import ExpertsError
 from experts.starter.tokenizer import save_tokenizer
 from experts.training.encoding import END_OF_TURN
+from experts.training.folder import RunFolder
 from experts.training.run import train
 from experts.training.settings import Settings
 from server import cli
@@ -165,6 +166,15 @@ def test_a_finished_run_is_not_trained_further(llama: Path, data: Path, tmp_path
     write_data(data, {"changed": "data"})
     with pytest.raises(ExpertsError, match="other settings \\(data was"):
         run(llama, data, tmp_path / "out", steps=3)
+
+
+def test_two_do_not_train_in_one_folder(llama: Path, data: Path, tmp_path: Path) -> None:
+    other = RunFolder(tmp_path / "out.training")
+    other.begin({"another": "run"})
+    with pytest.raises(ExpertsError, match="another process trains in"):
+        run(llama, data, tmp_path / "out")
+    other.end()
+    run(llama, data, tmp_path / "out")
 
 
 def test_folders_of_others_are_left_alone(llama: Path, data: Path, tmp_path: Path) -> None:
