@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,8 @@ from rich.console import Console
 
 from server.commands.client import CommandError, checked, with_session
 
+ATTEMPTS, PAUSE_SECONDS = 5, 1.0
+"""At one answer whose connection breaks."""
 MOST_CHANCES = 2
 """Experts whose probabilities a trace shows."""
 
@@ -80,7 +83,39 @@ async def stream(
     show: Callable[[str], None],
 ) -> None:
     """Send `body`, `show` the answer piece by piece, and gather it in `reply`, which holds what
-    came even where this is cancelled. Raises CommandError."""
+    came even where this is cancelled. Raises CommandError.
+
+    An answer whose connection breaks after its first words is asked for again, from there on:
+    another orchestrator may be behind the address.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            if await _receive(session, continued(body, reply.text), reply, show):
+                return
+        except (aiohttp.ClientError, OSError):
+            if not reply.text or attempt == ATTEMPTS:
+                raise
+        await asyncio.sleep(PAUSE_SECONDS)
+    raise CommandError("the answer was cut off; ask again")
+
+
+def continued(body: dict[str, Any], text: str) -> dict[str, Any]:
+    """The request for the rest of an answer of which `text` has come."""
+    if not text:
+        return body
+    begun = {"role": "assistant", "content": text}
+    more = {"continue_final_message": True, "add_generation_prompt": False}
+    return {**body, "messages": [*body["messages"], begun], **more}
+
+
+async def _receive(
+    session: aiohttp.ClientSession,
+    body: dict[str, Any],
+    reply: Reply,
+    show: Callable[[str], None],
+) -> bool:
+    """Whether the answer came to its end."""
+    finished, start = False, len(reply.text)
     async with session.post("v1/chat/completions", json=body) as response:
         if response.status != 200:
             await checked(response)
@@ -91,7 +126,15 @@ async def stream(
                 piece = choice["delta"].get("content") or ""
                 reply.text += piece
                 show(piece)
-            reply.segments = (chunk.get("trivium") or {}).get("segments", reply.segments)
+                finished |= choice.get("finish_reason") is not None
+            if trace := chunk.get("trivium"):
+                reply.segments = [_moved(segment, start) for segment in trace["segments"]]
+    return finished
+
+
+def _moved(segment: dict[str, Any], start: int) -> dict[str, Any]:
+    """A part of an answer that begins at `start` of the whole."""
+    return {**segment, "start": segment["start"] + start, "end": segment["end"] + start}
 
 
 def write(text: str) -> None:
@@ -133,7 +176,9 @@ def _row(text: str, segment: dict[str, Any]) -> tuple[str, ...]:
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
     async for line in response.content:
-        data = line.strip().removeprefix(b"data:").strip()
+        if not (line.startswith(b"data:") and line.endswith(b"\n")):
+            continue  # a comment, an event's end, or the line within which the connection broke
+        data = line.removeprefix(b"data:").strip()
         if data and data != b"[DONE]":
             yield json.loads(data)
 

@@ -18,7 +18,7 @@ from server.commands.client import CommandError
 from server.commands.serve import check_memory, check_port
 from server.settings import is_loopback
 from tests.fake_meta import FakeMeta
-from tests.fakes import FakeWorker, says
+from tests.fakes import FakeWorker, continues, in_turn, says
 from tests.server.conftest import World
 from tests.server.workers.test_registration import SUMS, Site, running
 
@@ -91,6 +91,32 @@ async def test_chat_gives_a_script_the_whole_answer(
     answer = json.loads(capsys.readouterr().out)
     assert answer["choices"][0]["message"]["content"] == "Foxes are small."
     assert [segment["model"] for segment in answer["trivium"]["segments"]] == ["meta"]
+
+
+async def test_an_answer_whose_connection_breaks_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fake is the whole server here: an orchestrator that is killed, and another one."""
+    monkeypatch.setattr(chat, "PAUSE_SECONDS", 0.01)
+    words = ("Foxes", " are", " small", ".")
+    cut = says(*words, failure="cut", fail_after=2)
+    async with FakeWorker(in_turn(cut, continues(*words)), "trivium") as server:
+        url = server.endpoint.base_url.removesuffix("/v1")
+        await asyncio.to_thread(chat.chat, url, "What is a fox?", Options())
+        last = server.bodies[-1]
+    assert capsys.readouterr().out == "Foxes are small.\n"
+    assert last["messages"][-1] == {"role": "assistant", "content": "Foxes are"}
+    assert (last["continue_final_message"], last["add_generation_prompt"]) == (True, False)
+
+
+async def test_an_answer_that_stays_cut_off_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "PAUSE_SECONDS", 0.01)
+    closes = says("Foxes", " are", failure="close", fail_after=1)
+    async with FakeWorker(closes, "trivium") as server:
+        url = server.endpoint.base_url.removesuffix("/v1")
+        with pytest.raises(CommandError, match="cut off; ask again"):
+            await asyncio.to_thread(chat.chat, url, "What is a fox?", Options())
+        assert len(server.bodies) == chat.ATTEMPTS
 
 
 async def test_chat_without_a_server_says_how_to_start_one() -> None:

@@ -2,7 +2,7 @@
 // "opened" (another conversation is shown), "turns" (turns came or went), "text" (an answer grew),
 // "list" (names or order changed), "busy" (an answer began or ended), "full" (nothing can be stored).
 
-import { ask, askAgain, askInstead, newConversation, requestBody } from "./conversation.js";
+import { ask, askAgain, askInstead, continued, newConversation, requestBody } from "./conversation.js";
 import { write } from "./writing.js";
 
 const SAVE_EVERY_MS = 1000;
@@ -129,7 +129,8 @@ export class Chat extends EventTarget {
       this.#emit("text", { answer });
       if (Date.now() - this.#saved > SAVE_EVERY_MS) this.#save(conversation);
     };
-    await write(answer, (signal) => this.#api.stream(body, signal), abort.signal, grew);
+    const chunks = (signal, written) => this.#api.stream(continued(body, written), signal);
+    await write(answer, chunks, abort.signal, grew);
     this.#running.delete(conversation.id);
     if (this.#conversations.includes(conversation)) this.#save(conversation);
     this.#emit("text", { answer });

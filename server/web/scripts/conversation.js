@@ -72,6 +72,13 @@ export function requestBody(conversation) {
   };
 }
 
+/** The request for the rest of an answer of which `written` has come. */
+export function continued(body, written) {
+  if (!written) return body;
+  const messages = [...body.messages, { role: "assistant", content: written }];
+  return { ...body, messages, continue_final_message: true, add_generation_prompt: false };
+}
+
 /** Chat templates want turns to alternate: an answer of nothing is left out, neighbours are joined. */
 function addMessage(messages, role, content) {
   const last = messages.at(-1);

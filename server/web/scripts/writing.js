@@ -2,17 +2,32 @@
 
 import { explain } from "./explain.js";
 
+const ATTEMPTS = 5;
+const PAUSE_MS = 1000;
+
 /**
- * Fill `answer` from `chunks(signal)` until the stream ends, fails or is aborted. Never raises.
+ * Fill `answer` from `chunks(signal, written)` until the stream ends, fails or is aborted. Never
+ * raises. `written` is what came before the connection broke: the answer goes on from there.
  * `onText` is called after each change of the text; `clock` gives ms.
  */
 export async function write(answer, chunks, signal, onText, clock = () => performance.now()) {
   const began = clock();
   try {
-    for await (const chunk of chunks(signal)) {
-      if (!take(answer, chunk)) continue;
-      answer.firstMs ??= clock() - began;
-      onText();
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const start = [...answer.text].length;
+        for await (const chunk of chunks(signal, answer.text)) {
+          if (!take(answer, chunk, start)) continue;
+          answer.firstMs ??= clock() - began;
+          onText();
+        }
+        break;
+      } catch (error) {
+        if (error.code === "cut" && answer.finish) break; // all of it had come
+        const again = ["cut", "unreachable"].includes(error.code) && answer.text && !signal.aborted;
+        if (!again || attempt === ATTEMPTS) throw error;
+        await pause(PAUSE_MS, signal);
+      }
     }
     answer.state = "done";
   } catch (error) {
@@ -22,10 +37,21 @@ export async function write(answer, chunks, signal, onText, clock = () => perfor
   answer.totalMs = clock() - began;
 }
 
-/** Whether the chunk brought text. */
-function take(answer, chunk) {
+/** Resolves after `ms`, and at once when `signal` is aborted. */
+function pause(ms, signal) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+    signal.addEventListener("abort", resolve, { once: true });
+  });
+}
+
+/** Whether the chunk brought text. `start`: characters that came before this stream. */
+function take(answer, chunk, start) {
   if (chunk.usage) answer.tokens = chunk.usage.completion_tokens;
-  if (chunk.trivium) answer.segments = chunk.trivium.segments;
+  if (chunk.trivium) {
+    const moved = (part) => ({ ...part, start: part.start + start, end: part.end + start });
+    answer.segments = chunk.trivium.segments.map(moved);
+  }
   const [choice] = chunk.choices ?? [];
   if (choice?.finish_reason) answer.finish = choice.finish_reason;
   const text = choice?.delta?.content;

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.e2e.page.browser import World, answers, ask, box, over, questions, stored
-from tests.fakes import in_turn, says
+from tests.fakes import continues, in_turn, says
 from tests.server.conftest import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -162,6 +162,28 @@ async def test_an_answer_cut_by_a_reload_is_kept(world: World, page: Page) -> No
     await page.reload()
     await expect(answers(page)).to_contain_text("word word")
     await expect(answers(page)).to_contain_text("Stopped.")
+
+
+async def test_an_answer_whose_connection_breaks_goes_on(world: World, page: Page) -> None:
+    """The first request gets what a killed orchestrator has sent, the second another one."""
+    world.meta.behave = continues("Foxes ", "are ", "small.")
+    chunk = {"choices": [{"index": 0, "delta": {"content": "Foxes "}, "finish_reason": None}]}
+    sent = []
+
+    async def broken(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        if len(sent) > 1:
+            await route.continue_()
+            return
+        body = f"data: {json.dumps(chunk)}\n\n"
+        await route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+    await page.route("**/v1/chat/completions", broken)
+    await expect(await ask(page, "What is a fox?")).to_contain_text("Foxes are small.")
+    assert sent[1]["messages"][-1] == {"role": "assistant", "content": "Foxes "}
+    assert sent[1]["continue_final_message"]
+    [conversation] = await stored(page)
+    assert [(s["start"], s["end"]) for s in conversation["turns"][1]["segments"]] == [(6, 16)]
 
 
 async def test_a_chat_goes_on_in_the_background(world: World, page: Page) -> None:
