@@ -12,9 +12,9 @@ from experts.manifest import ExternalWorker, ManagedWorker
 from server.relay.snapshot import Endpoint
 from server.settings import Settings
 from server.workers.banks import Banks
-from server.workers.engines import Engines
+from server.workers.engines import LocalEngines
 from server.workers.replicas import Replicas, replica_name
-from server.workers.worker import Watched, WorkerFailed, WorkerStatus
+from server.workers.worker import Watched, Worker, WorkerFailed, WorkerStatus
 
 
 class Puppet(Watched):
@@ -77,7 +77,7 @@ async def test_workers_as_asked_for(tmp_path: Path) -> None:
         state_dir=tmp_path, meta_urls=["http://10.0.0.1:1/", "http://10.0.0.2:1"], meta_replicas=3
     )
     async with aiohttp.ClientSession() as session:
-        engines = Engines(settings, session)
+        engines = LocalEngines(settings, session)
         urls = ["http://10.0.0.3/v1", "http://10.0.0.4/v1/"]
         external = ExternalWorker.model_validate({"urls": urls, "model": "m"})
         assert isinstance(engines.expert("poems", external, lambda worker: None), Replicas)
@@ -86,10 +86,24 @@ async def test_workers_as_asked_for(tmp_path: Path) -> None:
         assert isinstance(engines.expert("poems", managed, lambda worker: None), Replicas)
         alone = ManagedWorker(checkpoint=tmp_path)
         assert engines.expert("poems", alone, lambda worker: None).name == "poems"
-        elsewhere = engines.metas(None, lambda worker: None)
-        assert [worker.name for worker in elsewhere] == ["meta", "meta.2"]
-        here = engines.metas(tmp_path, lambda worker: None)
-        assert [worker.name for worker in here] == ["meta", "meta.2", "meta.3"]
+        elsewhere, here = MetaWorkers(), MetaWorkers()
+        engines.metas(None, elsewhere, lambda worker: None)
+        assert [worker.name for worker in elsewhere.added] == ["meta", "meta.2"]
+        engines.metas(tmp_path, here, lambda worker: None)
+        assert [worker.name for worker in here.added] == ["meta", "meta.2", "meta.3"]
+
+
+class MetaWorkers:
+    """A set of meta workers that starts none."""
+
+    def __init__(self) -> None:
+        self.added: list[Worker] = []
+
+    def add(self, worker: Worker) -> None:
+        self.added.append(worker)
+
+    async def remove(self, worker: Worker) -> None:
+        self.added.remove(worker)
 
 
 def test_replicas_keep_out_of_banks(tmp_path: Path) -> None:
