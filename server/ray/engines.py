@@ -53,6 +53,7 @@ class PlacedWorker:
         self._spec, self._cluster, self._external = spec, cluster, external
         self._on_change = on_change
         self._replicas: dict[str, ExternalWorker] = {}
+        self._known: dict[str, Endpoint] = {}
         self._placed = Placed()
         self._told: tuple[WorkerStatus, tuple[Endpoint, ...]] = (WorkerStatus("starting"), ())
         self._changed = asyncio.Event()
@@ -99,6 +100,7 @@ class PlacedWorker:
             await asyncio.gather(self._deploying, return_exceptions=True)
         await asyncio.gather(*(replica.stop() for replica in self._replicas.values()))
         self._replicas.clear()
+        self._known.clear()
         if self.unwanted:
             await self._cluster.delete(self.name)
         self._tell(WorkerStatus("stopped"), ())
@@ -122,7 +124,10 @@ class PlacedWorker:
         """Say how all replicas together are."""
         if not self.running:
             return
-        endpoints = tuple(e for r in self._replicas.values() for e in r.endpoints)
+        # Once it has answered, its own node says whether it lives: a probe may be late under load.
+        self._known |= {url: e for url, r in self._replicas.items() for e in r.endpoints}
+        self._known = {url: e for url, e in self._known.items() if url in self._replicas}
+        endpoints = tuple(self._known.values())
         if endpoints:
             self._tell(WorkerStatus("live", _count(len(endpoints))), endpoints)
         elif self._asleep():

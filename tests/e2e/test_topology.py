@@ -34,7 +34,7 @@ SERVICES = ("meta-1", "meta-2", "arithmetic", "postgres", "orchestrator-1", "orc
 SUM = "What is 4821 + 3977?"
 LONG_SUM = "What is 8731 times 4629?"
 STORY = "Tell me a story about a lighthouse."
-TOKENS = 120
+TOKENS = 240
 
 
 @dataclass
@@ -224,15 +224,17 @@ def test_a_process_is_killed(topology: Topology, victim: str) -> None:
         begun.wait(180)
         topology.kill(victim)
         other = next(o for o in topology.orchestrators if o.name != victim)
+        broken = 0
         for name, asked in running.items():
             for question, future in zip(questions, asked, strict=True):
                 finish, text = future.result(180)
-                if name == victim:  # an answer lives in its connection
-                    assert finish == "broken"
+                if name == victim and finish == "broken":  # an answer lives in its connection
+                    broken += 1
                     finish, rest = rest_of(topology.client(other), question, text)
                     assert rest
                 assert finish in ("stop", "length")
                 assert text
+        assert (broken > 0) == victim.startswith("orchestrator")
     answer = topology.client(other).chat.completions.create(
         model="trivium", messages=[{"role": "user", "content": SUM}], temperature=0
     )

@@ -126,6 +126,9 @@ async def test_an_expert_is_deployed_and_its_replicas_followed(
         (endpoint,) = await worker.ready()
         assert (endpoint.base_url, endpoint.asleep) == (calc.endpoint.base_url, False)
         assert (cluster.deployed, str(worker.status)) == (["calc"], "live")
+        await calc.stop()
+        await asyncio.sleep(0.1)
+        assert worker.endpoints == (endpoint,), "it is announced: a probe may be late under load"
         cluster.models["calc"] = Placed((), deployed=True)
         await until(lambda: worker.status.state == "starting" and not worker.endpoints)
         cluster.models["calc"] = Placed((), deployed=True, reason="no GPU has room")
