@@ -32,6 +32,16 @@ DEPLOY_AGAIN_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
+class Announced(ExternalWorker):
+    """One replica. Once it has answered, its own node says whether it lives: under load a probe
+    may be late, and would take out one that works."""
+
+    async def _run(self) -> None:
+        while (endpoint := await self._probe()) is None:
+            await asyncio.sleep(LOOK_SECONDS)
+        self._set(WorkerStatus("live"), endpoint)
+
+
 class PlacedWorker:
     """An expert's replicas on the cluster, as many as it keeps; asleep when it keeps none.
 
@@ -53,7 +63,6 @@ class PlacedWorker:
         self._spec, self._cluster, self._external = spec, cluster, external
         self._on_change = on_change
         self._replicas: dict[str, ExternalWorker] = {}
-        self._known: dict[str, Endpoint] = {}
         self._placed = Placed()
         self._told: tuple[WorkerStatus, tuple[Endpoint, ...]] = (WorkerStatus("starting"), ())
         self._changed = asyncio.Event()
@@ -100,7 +109,6 @@ class PlacedWorker:
             await asyncio.gather(self._deploying, return_exceptions=True)
         await asyncio.gather(*(replica.stop() for replica in self._replicas.values()))
         self._replicas.clear()
-        self._known.clear()
         if self.unwanted:
             await self._cluster.delete(self.name)
         self._tell(WorkerStatus("stopped"), ())
@@ -124,10 +132,7 @@ class PlacedWorker:
         """Say how all replicas together are."""
         if not self.running:
             return
-        # Once it has answered, its own node says whether it lives: a probe may be late under load.
-        self._known |= {url: e for url, r in self._replicas.items() for e in r.endpoints}
-        self._known = {url: e for url, e in self._known.items() if url in self._replicas}
-        endpoints = tuple(self._known.values())
+        endpoints = tuple(e for r in self._replicas.values() for e in r.endpoints)
         if endpoints:
             self._tell(WorkerStatus("live", _count(len(endpoints))), endpoints)
         elif self._asleep():
@@ -201,7 +206,7 @@ class ClusterEngines:
 
     def _external(self, name: str, url: str, model: str, on_change: OnChange) -> ExternalWorker:
         every = self._settings.probe_seconds
-        return ExternalWorker(name, url, model, self._session, on_change, every)
+        return Announced(name, url, model, self._session, on_change, every)
 
     async def _look(self, into: MetaSet, on_change: OnChange) -> None:
         """Follow the cluster, until cancelled. While it cannot say, what is known goes on."""

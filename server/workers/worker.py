@@ -280,13 +280,16 @@ class ExternalWorker(Watched):
 
     async def _run(self) -> None:
         while True:
-            endpoint = await probe(self._session, self._base_url, self._model)
+            endpoint = await self._probe()
             if endpoint is not None:
                 self._set(WorkerStatus("live"), endpoint)
             else:
                 reason = f"{self._base_url} does not serve a model named {self._model!r}"
                 self._set(WorkerStatus("failed", reason))
             await asyncio.sleep(self._every)
+
+    async def _probe(self) -> Endpoint | None:
+        return await probe(self._session, self._base_url, self._model)
 
 
 async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> Endpoint | None:
