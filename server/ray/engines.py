@@ -37,7 +37,7 @@ class Announced(ExternalWorker):
     may be late, and would take out one that works."""
 
     async def _run(self) -> None:
-        while (endpoint := await self._probe()) is None:
+        while (endpoint := await self._probe()) is None:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_SECONDS)
         self._set(WorkerStatus("live"), endpoint)
 
