@@ -32,7 +32,7 @@ from router.meta_client import MetaClient, MetaInfo
 from router.prepare import prepare
 from router.training import experts_of
 from server.settings import Settings
-from server.workers.engines import Engines
+from server.workers.engines import LocalEngines
 
 TOKENS = 160
 """Of a general answer, and of what may come before a hand-over."""
@@ -195,7 +195,7 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     if not settings.meta_bases:
         checkpoint = await asyncio.to_thread(prepare, settings.models_dir, None, settings.slots)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        worker = Engines(settings, session).metas(checkpoint, lambda worker: None)[0]
+        worker = LocalEngines(settings, session).metas(checkpoint, lambda worker: None)[0]
         worker.start()
         try:
             (endpoint,) = await worker.ready()

@@ -33,6 +33,8 @@ from tests.benchmarks import report
 from tests.benchmarks.load import LoadError
 from tests.benchmarks.simulate_load import Answer, ask, fire, prompt_of
 
+KEEP_ALIVE = 2.0
+"""Seconds after which an idle connection is not used again: fewer than a server waits."""
 TOKENS = 64
 SHORT, LONG = 8, 400
 """Words of calibration prompts."""
@@ -141,7 +143,9 @@ async def measure(url: str, expert: str, rate: float, seconds: float, seed: int)
     times = arrival_times(rate, max(2, round(rate * seconds)), rng)
     questions = ask_what(len(times), rng)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-    async with aiohttp.ClientSession(url.rstrip("/") + "/", timeout=timeout) as session:
+    connector = aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE)
+    base = url.rstrip("/") + "/"
+    async with aiohttp.ClientSession(base, timeout=timeout, connector=connector) as session:
         pinned = ["trivium/meta", f"trivium/{expert}"]
         report.progress("measuring service times")
         (meta, outside), (other, _) = [fitted(await calibrate(session, m)) for m in pinned]

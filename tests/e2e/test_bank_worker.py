@@ -20,7 +20,7 @@ from experts.verification_sides import Ids
 from server.relay.snapshot import Endpoint
 from server.settings import Settings
 from server.workers.banks import BankMember, Banks
-from server.workers.engines import Engines
+from server.workers.engines import LocalEngines
 from server.workers.worker import ManagedWorker, WorkerFailed
 from tests.e2e.test_bank import ENGINE, TOKENS, make_experts, questions, texts_alone
 
@@ -40,7 +40,7 @@ class Site:
         settings = Settings(
             state_dir=folder / "state", cache_dir=folder / "cache", bank_places=2, bank_args=ARGS
         )
-        self.engines = Engines(settings, session)
+        self.engines = LocalEngines(settings, session)
         self.processes: list[ManagedWorker] = []
         self.banks = Banks(folder / "banks", self._start)
         self.asked = questions(3 * COUNT)

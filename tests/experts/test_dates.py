@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from calendar import isleap
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
@@ -29,15 +30,22 @@ from experts.starter.dates.spans import Unit, days_between, shift, shifted_weekd
 from experts.starter.evaluation import load_questions
 from experts.starter.tokenizer import MAX_LENGTH, build_tokenizer
 
-EQUATION = re.compile(r"\d+(?:[-+×]\d+)*=\d+(?:[-+×]\d+)*")
+EQUATION = re.compile(r"(-?\d+(?:[-+×]\d+)*)=(-?\d+(?:[-+×]\d+)*)(?: ([-+]\d+)=(\d+))?(?![-+×])")
+FOUND = re.compile(r"(\d{4}) (leap|common) (\d{3}) (\d\d):(\d{3}) (\d\d)")
+YEARS = re.compile(r"\d{4}:\d+(?::\d+)?(?: \d{4}:\d+(?::\d+)?)*")
 OPERATIONS = list(sampling.MIX)
 
 
 def value(expression: str) -> int:
     """The value of a sum of products, by Python."""
-    plain = re.sub(r"0*(\d+)", r"\1", expression.replace("×", "*"))
+    plain = re.sub(r"\b0*(\d+)", r"\1", expression.replace("×", "*"))
     result: int = eval(plain)
     return result
+
+
+def month_begins(year: int, month: int) -> int:
+    """The days of a year before a month."""
+    return date(year, month, 1).timetuple().tm_yday - 1
 
 
 def check_steps(problem: Problem) -> int:
@@ -50,14 +58,24 @@ def check_steps(problem: Problem) -> int:
             assert first - second == left, (line, problem.working)
             checked += 1
             continue
-        for position, equation in enumerate(EQUATION.findall(line)):
-            left, right = map(value, equation.split("="))
-            modulus = 10**9
-            if line.startswith("mod 7"):
-                modulus = 7
-            elif problem.operation == "time zone":
-                modulus = (60, 24)[position]
-            assert (left - right) % modulus == 0, (equation, problem.working)
+        if found := FOUND.fullmatch(line):
+            year, number, month, before, day = map(int, found.group(1, 3, 4, 5, 6))
+            assert month_begins(year, month) == before == number - day, problem.working
+            assert found[2] == ("leap" if isleap(year) else "common")
+            checked += 1
+            continue
+        if YEARS.fullmatch(line):
+            years = [[int(number) for number in entry.split(":")] for entry in line.split()]
+            for year, passed, *leaps in years:
+                assert abs(year - years[0][0]) == passed, problem.working
+                assert leaps in ([], [sum(map(isleap, range(years[0][0], year)))])
+                checked += 1
+            continue
+        for left, right, back, result in EQUATION.findall(line):
+            modulus = 7 if line.startswith("mod 7") else 10**9
+            assert (value(left) - value(right)) % modulus == 0, (line, problem.working)
+            if back:
+                assert value(right) + value(back) == value(result), (line, problem.working)
             checked += 1
     return checked
 
@@ -203,22 +221,27 @@ def test_plans_name_what_the_expression_names() -> None:
 
 def test_workings_as_written() -> None:
     assert calendar.weekday_problem(date(2024, 3, 15)).working == (
-        "weekday of 2024-03-15, leap 31\n20:6 24:2 03:3 15:1\nmod 7: 6+2=1 1+3=4 4+1=5\n"
+        "weekday of 2024-03-15, leap 15/31\n20:6 24:2 03:3 15:1\nmod 7: 6+2=1 1+3=4 4+1=5\n"
         "15 March 2024 is a Friday."
     )
     assert shift(date(2024, 1, 31), 1, "month").answer == "2024-02-29"
     assert shift(date(2024, 1, 31), -13, "month").working == (
-        "2024-01-31 - 13 months, leap 31\n13=1×12+1\n01-1+12=12\n2024-1-1=2022\n"
-        "2022 common 12: 31, 31\n"
+        "2024-01-31 - 13 months, leap 31/31\n13=1×12+1\n01-01=00 +12=12\n1+1=2\n"
+        "2024:0 2023:1 2022:2\n2022 common 12: 31/31 31\n"
         "13 months before 31 January 2024 is 31 December 2022."
     )
     assert shift(date(2024, 2, 29), -1, "year").answer == "2023-02-28"
     assert shift(date(2023, 12, 31), 1, "day").working == (
-        "2023-12-31 + 1 day, common 31\n31+1=32\n12: 32-31=1\n2024 leap\n01: 1\n"
+        "2023-12-31 + 1 day, common 31/31\n2023-12-31 common 334+31=365\n"
+        "365 + 1\n563 1\n5+1+0=06 6+0+0=06 3+0+0=03\n> 663\n= 366\n"
+        "2023 common 366, over\n"
+        "366 - 365\n663 563\n06-5-0=1 06-6-0=0 03-3-0=0\n> 100\n= 1\n"
+        "2024 leap 001 01:000 01\n"
         "1 day after 31 December 2023 is 1 January 2024."
     )
     assert shift(date(2024, 3, 15), -15, "day").working == (
-        "2024-03-15 - 15 days, leap 31\n15-15=0\n02: 29-0=29\n"
+        "2024-03-15 - 15 days, leap 15/31\n2024-03-15 leap 060+15=075\n"
+        "75 - 15\n57 51\n05-5-0=0 07-1-0=6\n> 06\n= 60\n2024 leap 060 02:031 29\n"
         "15 days before 15 March 2024 is 29 February 2024."
     )
     later = shifted_weekday(date(2024, 3, 15), 2, "week")
@@ -227,21 +250,20 @@ def test_workings_as_written() -> None:
     monday = calendar.iso_week(date(2024, 12, 30)).working
     assert "Monday 365+3=368 leap 368-366=002 2025\n" in monday
     assert calendar.date_of_number(1960, 61).working == (
-        "day 61 of 1960, leap\n061: 01:000 02:031 03:060 04:091\n03: 061-060=01\n"
-        "Day 61 of 1960 is 1 March 1960."
+        "day 61 of 1960\n1960 leap 061 03:060 01\nDay 61 of 1960 is 1 March 1960."
     )
     earlier = conversion(0, Zone("Kolkata"), Zone("CET"))
     assert earlier is not None
     assert earlier.working == (
         "00:00 Kolkata to CET\nKolkata is UTC+05:30\nCET is UTC+01:00\n"
-        "00-30=30 00-05-1=18 the day before\n30+00=30 18+01+0=19\n"
+        "00-30=-30 +60=30 00-1=-1 -1-05=-6 +24=18 the day before\n30+00=30 18+01=19\n"
         "00:00 in Kolkata is 19:30 CET, the day before."
     )
     days = days_between(date(2023, 12, 25), date(2024, 1, 1))
     assert days.working.startswith(
-        "days from 2023-12-25 to 2024-01-01, common 31, leap 31\n2024-2023=1\n"
+        "days from 2023-12-25 to 2024-01-01, common 25/31, leap 1/31\n2023:0:0 2024:1:0\n"
         "2023-12-25 common 334+25=359\n2024-01-01 leap 000+01=001\n"
-        "1×365=365 leap none 365+0=365\n"
+        "1×365=365 365+0=365\n"
     )
     assert days.sentence == "From 25 December 2023 to 1 January 2024 it is 7 days."
 
@@ -291,7 +313,7 @@ def test_no_example_contains_an_evaluation_problem() -> None:
         text = "\n".join([*(t.content for t in example.turns), example.prefix + example.target])
         assert "\n".join(turn.content for turn in example.turns) not in asked
         assert (
-            not {re.sub("(, (common|leap)( \\d\\d)?)+$", "", line) for line in text.split("\n")}
+            not {re.sub("(, (common|leap)( \\d+/\\d+)?)+$", "", line) for line in text.split("\n")}
             & kept
         )
 
@@ -306,7 +328,7 @@ def test_examples_are_well_formed_and_reproducible() -> None:
         assert example.turns[-1].role == "user"
         assert example.target
         text = "".join(turn.content for turn in example.turns) + example.prefix + example.target
-        assert len(tokenizer(text)["input_ids"]) < MAX_LENGTH / 3
+        assert len(tokenizer(text)["input_ids"]) < MAX_LENGTH / 2
         last = (example.prefix + example.target).split("\n")[-1]
         assert last[-1] in ".`", last
 
@@ -334,7 +356,7 @@ def test_what_is_declined_does_not_exist_or_cannot_be_known() -> None:
             first = datetime.strptime(f"1 {match[1]} {match[2]}", "%d %B %Y").date()
             assert (first + timedelta(days=int(match[3]))).day == 1
             assert first.year >= 1600
-            assert working[0].endswith(match[3])
+            assert working[0].endswith(f"/{match[3]}, no such day")
         assert len(working) <= 3
     assert len(answers) > 10
     assert not any(limits.for_evaluation(SUBJECT.out_of_range(random)) for _ in range(300))

@@ -114,19 +114,25 @@ def count_in_year(day: date) -> str:
 
 
 def date_of_number(year: int, number: int) -> Problem:
-    """The date of a day of the year: the days before each month, up to the first month before
-    which there are as many; the month before that one, and what is left."""
-    day = date(year, 1, 1) + timedelta(days=number - 1)
+    """The date of a day of the year."""
+    day = date_in_year(year, number)
     request = f"day {number} of {year}"
-    starts = [f"{month:02d}:{days_before(year, month):03d}" for month in range(1, 13)]
-    starts.append(f"13:{days_in_year(year)}")
-    steps = (
-        f"{request}, {kind_of(year)}",
-        f"{number:03d}: {' '.join(starts[: day.month + 1])}",
-        f"{day.month:02d}: {number:03d}-{days_before(year, day.month):03d}={day.day:02d}",
-    )
+    steps = (request, find_in_year(day))
     sentence = f"Day {number} of {year} is {spoken(day)}."
     return Problem("day of the year", request, steps, sentence, str(day))
+
+
+def date_in_year(year: int, number: int) -> date:
+    """The date with that number in its year."""
+    return date(year, 1, 1) + timedelta(days=number - 1)
+
+
+def find_in_year(day: date) -> str:
+    """ "2023 common 227 08:212 15": month and day of a number in its year, which are known by
+    heart; between them the days before the month."""
+    before = days_before(day.year, day.month)
+    number = before + day.day
+    return f"{day.year} {kind_of(day.year)} {number:03d} {day:%m}:{before:03d} {day:%d}"
 
 
 def iso_week(day: date) -> Problem:

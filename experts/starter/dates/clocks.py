@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 
 from experts.starter.dates.facts import fixed_zones, parse_offset, write_offset
 from experts.starter.dates.problems import Problem
@@ -37,6 +38,11 @@ class Zone:
         return f"{time} in {self.name}" if self.is_place else f"{time} {self.name}"
 
 
+def draw_hour(random: Random) -> int:
+    """An hour of the day; those that "am" and "pm" turn and those of two digits more often."""
+    return random.choice((*range(24), 0, 10, 11, 12, 22, 23))
+
+
 def write_time(minutes: int) -> str:
     """555 as "09:15"; minutes outside one day are brought into it."""
     return f"{minutes % DAY // 60:02d}:{minutes % 60:02d}"
@@ -50,6 +56,11 @@ def conversion_request(minutes: int, source: Zone, target: Zone) -> str:
 def known(zone: Zone) -> str:
     """ "Kolkata is UTC+05:30"."""
     return f"{zone.name} is {write_offset(zone.offset)}"
+
+
+def offset_request(name: str) -> str:
+    """ "offset of Kolkata"."""
+    return f"offset of {name}"
 
 
 def conversion(minutes: int, source: Zone, target: Zone) -> Problem | None:
@@ -75,23 +86,33 @@ def conversion(minutes: int, source: Zone, target: Zone) -> Problem | None:
 
 
 def _shift(minutes: int, offset: int) -> str:
-    """ "15-30=45 09-05-1=03": minutes, then hours and what the minutes carry or borrow; then
-    whether midnight was passed."""
+    """ "15-30=-15 +60=45 09-1=08 08-05=03": minutes, which carry an hour or borrow one; hours,
+    brought back into their day if they leave it; then whether midnight was passed."""
     sign = "-" if offset < 0 else "+"
+    way = -1 if offset < 0 else 1
     hour, minute = divmod(minutes, 60)
     hours, rest = divmod(abs(offset), 60)
-    total = minute - rest if offset < 0 else minute + rest
-    carry = 0 if 0 <= total < 60 else 1
-    result = minutes + offset
-    text = (
-        f"{minute:02d}{sign}{rest:02d}={result % 60:02d} "
-        f"{hour:02d}{sign}{hours:02d}{sign}{carry}={result % DAY // 60:02d}"
-    )
-    return " ".join(filter(None, (text, WHEN[result // DAY])))
+    text = [_brought_back(f"{minute:02d}{sign}{rest:02d}", minute + way * rest, 60)]
+    if not 0 <= minute + way * rest < 60:
+        text.append(f"{hour:02d}{sign}1={hour + way:02d}")
+        hour += way
+    text.append(_brought_back(f"{hour:02d}{sign}{hours:02d}", hour + way * hours, 24))
+    return " ".join(filter(None, (*text, WHEN[(minutes + offset) // DAY])))
+
+
+def _brought_back(expression: str, result: int, base: int) -> str:
+    """ "20+10=30 -24=06": a result, and where it is not one from 0 up to before `base`, base
+    taken away or added."""
+    text = f"{expression}={result:02d}"
+    if 0 <= result < base:
+        return text
+    back = f"+{base}" if result < 0 else f"-{base}"
+    return f"{text} {back}={result % base:02d}"
 
 
 def offset_of(zone: Zone) -> Problem:
     """The offset of a place or an abbreviation: a fact."""
     text = write_offset(zone.offset)
     sentence = f"{known(zone)} all year." if zone.is_place else f"{known(zone)}."
-    return Problem("time zone", f"offset of {zone.name}", (), sentence, text, shared_out=False)
+    request = offset_request(zone.name)
+    return Problem("time zone", request, (request,), sentence, text, shared_out=False)

@@ -8,6 +8,7 @@ from random import Random
 
 from cron_descriptor import ExpressionDescriptor, Options
 
+from experts.starter.dates.clocks import draw_hour
 from experts.starter.dates.problems import Operation, Problem
 
 STEPS = (2, 3, 5, 10, 15, 20, 30)
@@ -71,7 +72,7 @@ def _times(random: Random) -> Cron:
     )[0]
     minute = str(random.choice((0, 0, 15, 30, 45, random.randrange(60))))
     if kind == "at":
-        return Cron(minute, str(random.randrange(24)))
+        return Cron(minute, str(draw_hour(random)))
     if kind == "twice":
         early, late = sorted(random.sample(range(24), 2))
         return Cron(minute, f"{early},{late}")

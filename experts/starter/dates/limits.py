@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from datetime import date
 from random import Random
 
 from experts.starter.dates import sampling
-from experts.starter.dates.clocks import DAY, Zone, conversion_request, known
+from experts.starter.dates.clocks import DAY, Zone, conversion_request, known, offset_request
 from experts.starter.dates.cron import draw_cron
 from experts.starter.dates.facts import ambiguous_abbreviations, fixed_zones, varying_places
 from experts.starter.dates.phrasing import FORMS, ordinal, write_clock, write_count, write_date
@@ -24,9 +23,11 @@ from experts.starter.dates.problems import (
     MONTHS,
     checked,
     days_in,
+    kind_of,
     spoken,
+    within,
 )
-from experts.starter.dates.spans import MOST_YEARS, Unit, shift_request, span_steps
+from experts.starter.dates.spans import MOST_YEARS, Unit, count_years, shift_request
 from experts.starter.shapes import Item
 from experts.starter.wording import disturb
 
@@ -132,7 +133,8 @@ def _no_such_day(random: Random) -> tuple[str, str]:
     ))  # fmt: skip
     question, request = _ask_about(day, f"{year}-{month:02d}-{number}", random)
     answer = f"{name} {year} has only {length} days."
-    return question, f"{checked(request, date(year, month, 1))}\n{answer}"
+    found = f"{kind_of(year)} {within(year, month, number)}, no such day"
+    return question, f"{request}, {found}\n{answer}"
 
 
 def _no_such_month(random: Random) -> tuple[str, str]:
@@ -197,7 +199,8 @@ def _ask_zone(name: str, found: str, answer: str, random: Random) -> tuple[str, 
     """A question about a zone's offset, or with the zone as source or target; the working goes as
     far as `found`, what is known of the zone."""
     if random.random() < 0.4:
-        return random.choice(FORMS["offset of"]).format(zone=name), answer
+        question = random.choice(FORMS["offset of"]).format(zone=name)
+        return question, "\n".join((offset_request(name), found, answer))
     zone, other = Zone(name), sampling.draw_zone(random)
     minutes = 15 * random.randrange(DAY // 15)
     form, time = random.choice(FORMS["time zone"]), write_clock(minutes, random)
@@ -228,7 +231,9 @@ def _too_long(random: Random) -> tuple[str, str]:
             break
     start, end = (write_date(day, random) for day in days)
     question = random.choice(FORMS["between"]).format(start=start, end=end)
-    return question, "\n".join((*span_steps(*days), TOO_LONG))
+    request = checked(f"days from {days[0]} to {days[1]}", *days)
+    first = days[0].year
+    return question, f"{request}\n{count_years(first, first + MOST_YEARS)}, more\n{TOO_LONG}"
 
 
 def _other_cron(random: Random) -> tuple[str, str]:
@@ -250,16 +255,16 @@ def _other_cron(random: Random) -> tuple[str, str]:
 
 
 _KINDS: dict[Callable[[Random], tuple[str, str]], float] = {
-    _today: 0.12,
+    _today: 0.1,
     _now: 0.04,
     _holiday: 0.04,
-    _no_such_day: 0.12,
+    _no_such_day: 0.14,
     _no_such_month: 0.04,
-    _other_year: 0.08,
+    _other_year: 0.1,
     _ambiguous_date: 0.12,
-    _changing_clock: 0.22,
+    _changing_clock: 0.25,
     _ambiguous_zone: 0.03,
-    _unknown_place: 0.05,
+    _unknown_place: 0.07,
     _too_far: 0.05,
     _too_long: 0.03,
     _other_cron: 0.06,

@@ -89,10 +89,15 @@ def days_in(year: int, month: int) -> int:
 
 
 def checked(request: str, *days: date) -> str:
-    """A working's first line: the request, and of each date's year the kind and of its month the
-    length: "weekday of 1978-04-30, common 30". A day beyond that length is declined."""
-    parts = (f"{kind_of(day.year)} {days_in(day.year, day.month)}" for day in days)
+    """A working's first line: the request, and for each date its year's kind, and its day beside
+    its month's length: "weekday of 1978-04-12, common 12/30"."""
+    parts = (f"{kind_of(day.year)} {within(day.year, day.month, day.day)}" for day in days)
     return ", ".join((request, *parts))
+
+
+def within(year: int, month: int, day: int) -> str:
+    """ "30/28": a day, which may not exist, beside its month's length."""
+    return f"{day}/{days_in(year, month)}"
 
 
 def days_in_year(year: int) -> int:

@@ -7,7 +7,7 @@ from datetime import date
 from random import Random
 
 from experts.starter.dates import calendar, cron, plans
-from experts.starter.dates.clocks import DAY, Zone, conversion, offset_of
+from experts.starter.dates.clocks import Zone, conversion, draw_hour, offset_of
 from experts.starter.dates.cron import Cron, draw_cron
 from experts.starter.dates.facts import fixed_zones, write_offset
 from experts.starter.dates.phrasing import Case, ordinal, write_clock, write_count, write_zone
@@ -15,14 +15,14 @@ from experts.starter.dates.problems import FIRST_YEAR, LAST_YEAR, MONTHS, Operat
 from experts.starter.dates.spans import MOST_YEARS, Unit, days_between, shift, shifted_weekday
 
 MIX: dict[Operation, float] = {
-    "weekday": 0.09,
-    "leap year": 0.04,
-    "day of the year": 0.09,
-    "ISO week": 0.1,
-    "adding": 0.19,
-    "between": 0.13,
-    "time zone": 0.22,
-    "cron to English": 0.06,
+    "weekday": 0.06,
+    "leap year": 0.03,
+    "day of the year": 0.1,
+    "ISO week": 0.07,
+    "adding": 0.22,
+    "between": 0.15,
+    "time zone": 0.24,
+    "cron to English": 0.05,
     "English to cron": 0.08,
 }
 """Shares of the operations in training."""
@@ -178,7 +178,7 @@ def draw_zone(random: Random) -> Zone:
     chance = random.random()
     if chance < 0.2:
         return Zone(random.choice(FAMILIAR))
-    if chance < 0.35:
+    if chance < 0.38:
         hours = random.randint(-11, 13)
         return Zone(write_offset(60 * hours + random.choices(OFFSETS, weights=(7, 2, 1))[0]))
     return Zone(random.choice(list(fixed_zones())))
@@ -231,7 +231,7 @@ def _time_zone(random: Random) -> Case:
         zone = Zone(random.choice(list(fixed_zones())))
         return Case(offset_of(zone), "offset of", {"zone": zone.name})
     while True:
-        minutes = random.randrange(DAY)
+        minutes = 60 * draw_hour(random) + random.randrange(60)
         if random.random() < 0.6:
             minutes -= minutes % 15
         source, target = draw_zone(random), draw_zone(random)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 from typing import Literal
 
 from experts.starter.arithmetic.problems import Number, add, subtract
-from experts.starter.dates.calendar import count_in_year, weekday_steps
+from experts.starter.dates.calendar import (
+    count_in_year,
+    date_in_year,
+    find_in_year,
+    weekday_steps,
+)
 from experts.starter.dates.problems import (
     Problem,
     checked,
     counted,
     day_of_year,
     days_in,
+    days_in_year,
     is_leap,
     kind_of,
     spoken,
     weekday,
+    within,
 )
 
 Unit = Literal["day", "week", "month", "year"]
@@ -60,67 +67,50 @@ def shifted_weekday(start: date, count: int, unit: Unit) -> Problem:
 
 
 def _by_days(start: date, count: int, unit: Unit) -> tuple[date, list[str]]:
-    """Walks from month to month, taking away each month's days."""
-    steps, days = [], count
+    """Through the day's number in its year: days are added or taken away, and as long as the
+    result is not in the year, the year's length is taken away or the year before's added."""
+    steps, days, year = [], abs(count), start.year
     if unit == "week":
-        days = 7 * count
-        steps.append(f"{abs(count)}×7={abs(days)}")
-    end = start + timedelta(days=days)
-    steps += _forward(start, days) if days > 0 else _backward(start, -days)
-    return end, steps
-
-
-def _forward(start: date, days: int) -> list[str]:
-    """Days counted from the beginning of the month; every month passed takes its own away."""
-    year, month, left = start.year, start.month, start.day + days
-    steps = [f"{start.day}+{days}={left}"]
-    while left > (length := days_in(year, month)):
-        steps.append(f"{month:02d}: {left}-{length}={left - length}")
-        year, month, left = (*_next_month(year, month), left - length)
-        if month == 1:
+        days *= 7
+        steps.append(f"{abs(count)}×7={days}")
+    number = day_of_year(start)
+    steps.append(f"{start} {kind_of(year)} {count_in_year(start)}")
+    if count > 0:
+        steps += add(Number(number), Number(days)).inner
+        number += days
+        while number > (length := days_in_year(year)):
+            steps.append(f"{year} {kind_of(year)} {number}, over")
+            steps += subtract(Number(number), Number(length)).inner
+            year, number = year + 1, number - length
+    else:
+        steps += subtract(Number(number), Number(days)).inner
+        number -= days
+        while number < 1:
+            year -= 1
+            length = days_in_year(year)
             steps.append(f"{year} {kind_of(year)}")
-    return [*steps, f"{month:02d}: {left}"]
-
-
-def _backward(start: date, days: int) -> list[str]:
-    """Days still to go back from a month's end; the month that holds them gives the day."""
-    if days < start.day:
-        return [f"{start.month:02d}: {start.day}-{days}={start.day - days}"]
-    year, month, left = start.year, start.month, days - start.day
-    steps = [f"{days}-{start.day}={left}"]
-    while True:
-        year, month = _month_before(year, month)
-        if month == 12:
-            steps.append(f"{year} {kind_of(year)}")
-        length = days_in(year, month)
-        if left < length:
-            return [*steps, f"{month:02d}: {length}-{left}={length - left}"]
-        steps.append(f"{month:02d}: {left}-{length}={left - length}")
-        left -= length
-
-
-def _next_month(year: int, month: int) -> tuple[int, int]:
-    return (year + 1, 1) if month == 12 else (year, month + 1)
-
-
-def _month_before(year: int, month: int) -> tuple[int, int]:
-    return (year - 1, 12) if month == 1 else (year, month - 1)
+            steps += subtract(Number(length), Number(-number)).inner
+            number += length
+    end = date_in_year(year, number)
+    return end, [*steps, find_in_year(end)]
 
 
 def _by_months(start: date, count: int) -> tuple[date, list[str]]:
     """Whole years and months; a month beyond 1…12 is brought back by one more year."""
     years, rest = divmod(abs(count), 12)
-    sign, back = ("+", "-12") if count > 0 else ("-", "+12")
-    total = start.month + (rest if count > 0 else -rest)
-    more = not 1 <= total <= 12
+    sign, back, way = ("+", "-12", 1) if count > 0 else ("-", "+12", -1)
+    total = start.month + way * rest
+    more = int(not 1 <= total <= 12)
     month = (total - 1) % 12 + 1
-    year = start.year + (years + more if count > 0 else -years - more)
+    line = f"{start.month:02d}{sign}{rest:02d}={total:02d}"
+    passed = years + more
     steps = [
         f"{abs(count)}={years}×12+{rest}",
-        f"{start.month:02d}{sign}{rest}{back if more else ''}={month:02d}",
-        f"{start.year}{sign}{years}{sign}{int(more)}={year}",
+        f"{line} {back}={month:02d}" if more else line,
+        f"{years}+{more}={passed}",
+        " ".join(f"{start.year + way * i}:{i}" for i in range(passed + 1)),
     ]
-    return _to_existing_day(year, month, start.day, steps)
+    return _to_existing_day(start.year + way * passed, month, start.day, steps)
 
 
 def _by_years(start: date, count: int) -> tuple[date, list[str]]:
@@ -132,9 +122,8 @@ def _by_years(start: date, count: int) -> tuple[date, list[str]]:
 
 def _to_existing_day(year: int, month: int, day: int, steps: list[str]) -> tuple[date, list[str]]:
     """The day of that number, or the month's last; the month's length goes before it."""
-    length = days_in(year, month)
-    end = date(year, month, min(day, length))
-    return end, [*steps, f"{year} {kind_of(year)} {month:02d}: {length}, {end.day}"]
+    end = date(year, month, min(day, days_in(year, month)))
+    return end, [*steps, f"{year} {kind_of(year)} {month:02d}: {within(year, month, day)} {end:%d}"]
 
 
 def days_between(start: date, end: date) -> Problem:
@@ -145,34 +134,32 @@ def days_between(start: date, end: date) -> Problem:
     """
     request = f"days from {start} to {end}"
     first, last = day_of_year(start), day_of_year(end)
-    years = end.year - start.year
     steps = [
-        *span_steps(start, end),
+        checked(request, start, end),
+        count_years(start.year, end.year),
         f"{start} {kind_of(start.year)} {count_in_year(start)}",
         f"{end} {kind_of(end.year)} {count_in_year(end)}",
     ]
-    if years:
-        passed, line = _days_of_years(start.year, end.year)
-        steps += [line, *add(Number(passed), Number(last)).inner]
-        last += passed
+    if years := end.year - start.year:
+        common = DAYS_IN_YEAR * years
+        leaps = _leaps(start.year, end.year)
+        steps.append(f"{years}×{DAYS_IN_YEAR}={common} {common}+{leaps}={common + leaps}")
+        steps += add(Number(common + leaps), Number(last)).inner
+        last += common + leaps
     steps += subtract(Number(last), Number(first)).inner
     days = counted((end - start).days, "day")
     sentence = f"From {spoken(start)} to {spoken(end)} it is {days}."
     return Problem("between", request, tuple(steps), sentence, days)
 
 
-def span_steps(start: date, end: date) -> tuple[str, str]:
-    """The first two lines of a span's working: the request, and the years between."""
-    request = checked(f"days from {start} to {end}", start, end)
-    return request, f"{end.year}-{start.year}={end.year - start.year}"
+def count_years(first: int, last: int) -> str:
+    """ "2003:0:0 2004:1:0 2005:2:1": beside each year how many go before it, and how many of those
+    are leap years."""
+    return " ".join(
+        f"{year}:{year - first}:{_leaps(first, year)}" for year in range(first, last + 1)
+    )
 
 
-def _days_of_years(first: int, last: int) -> tuple[int, str]:
-    """The days of the years from `first` up to before `last`, and how they are counted."""
-    count = last - first
-    leaps = [year for year in range(first, last) if is_leap(year)]
-    listed = " ".join(map(str, leaps)) or "none"
-    common = DAYS_IN_YEAR * count
-    days = common + len(leaps)
-    line = f"{count}×{DAYS_IN_YEAR}={common} leap {listed}"
-    return days, f"{line} {common}+{len(leaps)}={days}"
+def _leaps(first: int, last: int) -> int:
+    """The leap years from `first` up to before `last`."""
+    return sum(map(is_leap, range(first, last)))
