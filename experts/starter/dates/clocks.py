@@ -40,7 +40,8 @@ class Zone:
 
 def draw_hour(random: Random) -> int:
     """An hour of the day; those that "am" and "pm" turn and those of two digits more often."""
-    return random.choice((*range(24), 0, 10, 11, 12, 22, 23))
+    hour: int = random.choice((*range(24), 0, 10, 11, 12, 22, 23))
+    return hour
 
 
 def write_time(minutes: int) -> str:
