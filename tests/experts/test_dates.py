@@ -31,8 +31,8 @@ from experts.starter.evaluation import load_questions
 from experts.starter.tokenizer import MAX_LENGTH, build_tokenizer
 
 EQUATION = re.compile(r"(-?\d+(?:[-+×]\d+)*)=(-?\d+(?:[-+×]\d+)*)(?: ([-+]\d+)=(\d+))?(?![-+×])")
-FOUND = re.compile(r"(\d{4}) (leap|common) (\d{3}) (\d\d):(\d{3}) (\d\d)")
-YEARS = re.compile(r"\d{4}:\d+(?::\d+)?(?: \d{4}:\d+(?::\d+)?)*")
+FOUND = re.compile(r"(\d{4}) (leap|common) (\d{3}) (\d\d):(\d{3})")
+YEARS = re.compile(r"\d{4}(?:/\d\d)?:\d+(?::\d+)?(?: \d{4}(?:/\d\d)?:\d+(?::\d+)?)*")
 OPERATIONS = list(sampling.MIX)
 
 
@@ -59,13 +59,16 @@ def check_steps(problem: Problem) -> int:
             checked += 1
             continue
         if found := FOUND.fullmatch(line):
-            year, number, month, before, day = map(int, found.group(1, 3, 4, 5, 6))
-            assert month_begins(year, month) == before == number - day, problem.working
+            year, number, month, before = map(int, found.group(1, 3, 4, 5))
+            assert month_begins(year, month) == before < number <= before + 31, problem.working
             assert found[2] == ("leap" if isleap(year) else "common")
             checked += 1
             continue
         if YEARS.fullmatch(line):
-            years = [[int(number) for number in entry.split(":")] for entry in line.split()]
+            entries = re.sub(r"/\d\d", "", line).split()
+            years = [[int(number) for number in entry.split(":")] for entry in entries]
+            if "/" in line:
+                assert entries[-1][2:4] == line.split()[-1][5:7]
             for year, passed, *leaps in years:
                 assert abs(year - years[0][0]) == passed, problem.working
                 assert leaps in ([], [sum(map(isleap, range(years[0][0], year)))])
@@ -236,12 +239,13 @@ def test_workings_as_written() -> None:
         "365 + 1\n563 1\n5+1+0=06 6+0+0=06 3+0+0=03\n> 663\n= 366\n"
         "2023 common 366, over\n"
         "366 - 365\n663 563\n06-5-0=1 06-6-0=0 03-3-0=0\n> 100\n= 1\n"
-        "2024 leap 001 01:000 01\n"
+        "2024 leap 001 01:000\n1 - 0 = 1\n"
         "1 day after 31 December 2023 is 1 January 2024."
     )
     assert shift(date(2024, 3, 15), -15, "day").working == (
         "2024-03-15 - 15 days, leap 15/31\n2024-03-15 leap 060+15=075\n"
-        "75 - 15\n57 51\n05-5-0=0 07-1-0=6\n> 06\n= 60\n2024 leap 060 02:031 29\n"
+        "75 - 15\n57 51\n05-5-0=0 07-1-0=6\n> 06\n= 60\n"
+        "2024 leap 060 02:031\n60 - 31\n06 13\n10-1-0=9 06-3-1=2\n> 92\n= 29\n"
         "15 days before 15 March 2024 is 29 February 2024."
     )
     later = shifted_weekday(date(2024, 3, 15), 2, "week")
@@ -250,7 +254,8 @@ def test_workings_as_written() -> None:
     monday = calendar.iso_week(date(2024, 12, 30)).working
     assert "Monday 365+3=368 leap 368-366=002 2025\n" in monday
     assert calendar.date_of_number(1960, 61).working == (
-        "day 61 of 1960\n1960 leap 061 03:060 01\nDay 61 of 1960 is 1 March 1960."
+        "day 61 of 1960\n1960 leap 061 03:060\n"
+        "61 - 60\n16 06\n01-0-0=1 06-6-0=0\n> 10\n= 1\nDay 61 of 1960 is 1 March 1960."
     )
     earlier = conversion(0, Zone("Kolkata"), Zone("CET"))
     assert earlier is not None
@@ -261,7 +266,7 @@ def test_workings_as_written() -> None:
     )
     days = days_between(date(2023, 12, 25), date(2024, 1, 1))
     assert days.working.startswith(
-        "days from 2023-12-25 to 2024-01-01, common 25/31, leap 1/31\n2023:0:0 2024:1:0\n"
+        "days from 2023-12-25 to 2024-01-01, common 25/31, leap 1/31\n2023/24:0:0 2024/24:1:0\n"
         "2023-12-25 common 334+25=359\n2024-01-01 leap 000+01=001\n"
         "1×365=365 365+0=365\n"
     )

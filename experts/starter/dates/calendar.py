@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from experts.starter.arithmetic.problems import divide
+from experts.starter.arithmetic.problems import Number, divide, subtract
 from experts.starter.dates.problems import (
     MONTHS,
     WEEKDAYS,
@@ -103,7 +103,7 @@ def days_of_year(year: int) -> Problem:
 def number_in_year(day: date) -> Problem:
     """The day of the year: the days before the month, and the day."""
     request = f"day of the year of {day}"
-    steps = (checked(request, day), count_in_year(day))
+    steps = (checked(request, day), f"{day} {kind_of(day.year)} {count_in_year(day)}")
     sentence = f"{spoken(day)} is day {day_of_year(day)} of the year."
     return Problem("day of the year", request, steps, sentence, f"day {day_of_year(day)}")
 
@@ -117,7 +117,7 @@ def date_of_number(year: int, number: int) -> Problem:
     """The date of a day of the year."""
     day = date_in_year(year, number)
     request = f"day {number} of {year}"
-    steps = (request, find_in_year(day))
+    steps = (request, *find_in_year(day))
     sentence = f"Day {number} of {year} is {spoken(day)}."
     return Problem("day of the year", request, steps, sentence, str(day))
 
@@ -127,12 +127,13 @@ def date_in_year(year: int, number: int) -> date:
     return date(year, 1, 1) + timedelta(days=number - 1)
 
 
-def find_in_year(day: date) -> str:
-    """ "2023 common 227 08:212 15": month and day of a number in its year, which are known by
-    heart; between them the days before the month."""
+def find_in_year(day: date) -> tuple[str, ...]:
+    """ "2023 common 227 08:212" and 227 - 212: the month of a number in its year and the days
+    before it, which are known by heart, and the day."""
     before = days_before(day.year, day.month)
     number = before + day.day
-    return f"{day.year} {kind_of(day.year)} {number:03d} {day:%m}:{before:03d} {day:%d}"
+    found = f"{day.year} {kind_of(day.year)} {number:03d} {day:%m}:{before:03d}"
+    return (found, *subtract(Number(number), Number(before)).inner)
 
 
 def iso_week(day: date) -> Problem:
@@ -150,7 +151,7 @@ def iso_week(day: date) -> Problem:
     steps = (
         checked(request, day),
         *weekday_steps(day),
-        count_in_year(day),
+        f"{day} {kind_of(day.year)} {count_in_year(day)}",
         f"{weekday(day)} {_thursday(day, thursday)}",
         f"{tens:02d}={first}×7+{rest} {rest}{ones}={second}×7+{left}"
         f" {first}{second}+{int(left > 0)}={week:02d}",

@@ -232,8 +232,8 @@ def _too_long(random: Random) -> tuple[str, str]:
     start, end = (write_date(day, random) for day in days)
     question = random.choice(FORMS["between"]).format(start=start, end=end)
     request = checked(f"days from {days[0]} to {days[1]}", *days)
-    first = days[0].year
-    return question, f"{request}\n{count_years(first, first + MOST_YEARS)}, more\n{TOO_LONG}"
+    years = count_years(days[0].year, days[1].year)
+    return question, f"{request}\n{years}, more\n{TOO_LONG}"
 
 
 def _other_cron(random: Random) -> tuple[str, str]:

@@ -92,7 +92,7 @@ def _by_days(start: date, count: int, unit: Unit) -> tuple[date, list[str]]:
             steps += subtract(Number(length), Number(-number)).inner
             number += length
     end = date_in_year(year, number)
-    return end, [*steps, find_in_year(end)]
+    return end, [*steps, *find_in_year(end)]
 
 
 def _by_months(start: date, count: int) -> tuple[date, list[str]]:
@@ -153,10 +153,11 @@ def days_between(start: date, end: date) -> Problem:
 
 
 def count_years(first: int, last: int) -> str:
-    """ "2003:0:0 2004:1:0 2005:2:1": beside each year how many go before it, and how many of those
-    are leap years."""
+    """ "2003/05:0:0 2004/05:1:0 2005/05:2:1": beside each year the last one's two digits, how many
+    years go before it, and how many of those are leap years. At most `MOST_YEARS` go before."""
+    years = range(first, min(last, first + MOST_YEARS) + 1)
     return " ".join(
-        f"{year}:{year - first}:{_leaps(first, year)}" for year in range(first, last + 1)
+        f"{year}/{last % 100:02d}:{year - first}:{_leaps(first, year)}" for year in years
     )
 
 
