@@ -31,7 +31,7 @@ from experts.starter.arithmetic.problems import (
 )
 from experts.starter.evaluation import load_questions
 
-DIVIDED = re.compile(r"(\d+) ((?:\d:\d+[<>] )+)(\d+)-(\d+)=(\d+) (\d)")
+DIVIDED = re.compile(r"(\d+) ((?:\d:\d+[<>] )+)(\d+)-(\d+)=(\d+) (\d) (?:\d+|\.)")
 
 
 def value(expression: str) -> Fraction:
@@ -49,12 +49,12 @@ def check_line(line: str, before: str = "") -> int:
         a, b, quotient, remainder = map(int, match.groups())
         assert (quotient, remainder) == divmod(a, b)
         return 1
-    if match := re.fullmatch(r"(.*?) ?> (\d+)", line):
-        columns = (match[1] or before).split()
+    if match := re.fullmatch(r"(.*?) ?> ([\d.]+)", line):
+        columns, digits = (match[1] or before).split(), match[2].replace(".", "")
         if ">" not in columns and "=" in "".join(columns):
-            place = max(0, len(match[2]) - len(str(read_columns(columns)))) if match[1] else 0
-            assert match[2][:place] == "0" * place
-            assert int(match[2][place:][::-1]) == read_columns(columns)
+            place = max(0, len(digits) - len(str(read_columns(columns)))) if match[1] else 0
+            assert digits[:place] == "0" * place
+            assert int(digits[place:][::-1]) == read_columns(columns)
         return sum(check_line(column) for column in match[1].split())
     if line.startswith("= ") or "=" not in line:
         return 0
@@ -110,9 +110,9 @@ def test_the_checker_notices_faults() -> None:
     with pytest.raises(AssertionError):
         check_line("12 × 3 = 37")
     with pytest.raises(AssertionError):
-        check_line("122 1:320< 2:640> 122-320=09 1")
+        check_line("122 1:320< 2:640> 122-320=09 1 7")
     with pytest.raises(AssertionError):
-        check_line("220 1:320> 220-000=32 0")
+        check_line("220 1:320> 220-000=32 0 .")
     with pytest.raises(AssertionError):
         check_line("7×6+0=42 4×6+4=28 > 283")
     with pytest.raises(AssertionError):
@@ -124,7 +124,7 @@ def test_workings_as_written() -> None:
         "4821 + 37\n1284 73\n1+7+0=08 2+3+0=05 8+0+0=08 4+0+0=04\n> 8584\n4821 + 37 = 4858"
     )
     assert subtract(Number(15, 1), Number(125, 2)).working == (
-        "1.5 - 1.25\n1.50 - 1.25\n051 521\n10-5-0=5 05-2-1=2 01-1-0=0\n> 520\n1.5 - 1.25 = 0.25"
+        "1.5 - 1.25\n1.50 - 1.25\n05.1 52.1\n10-5-0=5 05-2-1=2 01-1-0=0\n> 52.0\n1.5 - 1.25 = 0.25"
     )
     assert subtract(Number(39), Number(3415)).working == (
         "39 - 3415\n93 5143\n09-5-0=4 03-1-0=2 10-4-0=6 10-3-1=6\n"
@@ -132,10 +132,10 @@ def test_workings_as_written() -> None:
     )
     assert divide(1288, 17).working == (
         "1288 ÷ 17\n1:710 2:430 3:150 4:860 5:580 6:201 7:911 8:631 9:351\n"
-        "100 1:710> 100-000=10 0\n210 1:710> 210-000=21 0\n"
-        "821 1:710< 2:430< 3:150< 4:860< 5:580< 6:201< 7:911< 8:631> 821-911=90 7\n"
-        "890 1:710< 2:430< 3:150< 4:860< 5:580< 6:201> 890-580=31 5\n"
-        "0075\n1288 ÷ 17 = 75 remainder 13"
+        "100 1:710> 100-000=10 0 288\n210 1:710> 210-000=21 0 88\n"
+        "821 1:710< 2:430< 3:150< 4:860< 5:580< 6:201< 7:911< 8:631> 821-911=90 7 8\n"
+        "890 1:710< 2:430< 3:150< 4:860< 5:580< 6:201> 890-580=31 5 .\n"
+        "0075 left 13\n1288 ÷ 17 = 75 remainder 13"
     )
     assert add(Number(5), Number(7)).working == "5 + 7 = 12"
     assert subtract(Number(12), Number(345)).answer == "-333"

@@ -94,7 +94,7 @@ def add(a: Number, b: Number) -> Problem:
     """a + b, column by column from the right: digit + digit + carry = two digits."""
     places = max(a.places, b.places)
     x, y = a.scaled(places), b.scaled(places)
-    steps = [*_aligned(a, b, "+", places), _sum(x, y), _read_off(x + y)]
+    steps = [*_aligned(a, b, "+", places), _sum(x, y), _read_off(x + y, places=places)]
     return _finish("addition", f"{a} + {b}", steps, Number(x + y, places))
 
 
@@ -108,8 +108,8 @@ def subtract(a: Number, b: Number) -> Problem:
     x, y = a.scaled(places), b.scaled(places)
     steps = [*_aligned(a, b, "-", places), _difference(x, y)]
     if x < y:
-        steps += [f"< 0: {_turned(y)} {_turned(x)}", _difference(y, x)]
-    steps.append(_read_off(abs(x - y), len(_columns(x, y))))
+        steps += [f"< 0: {_turned(y, 1, places)} {_turned(x, 1, places)}", _difference(y, x)]
+    steps.append(_read_off(abs(x - y), len(_columns(x, y)), places))
     return _finish("subtraction", f"{a} - {b}", steps, Number(x - y, places))
 
 
@@ -135,24 +135,26 @@ def divide(a: int, b: int) -> Problem:
 
     First the multiples of b; then for each digit of a what is to be divided, the multiples up to
     the first that is larger (`>`), and what the last that fits (`<`) leaves. All of them are turned
-    round, and filled up with zeros to the same length.
+    round, and filled up with zeros to the same length. A line ends with the digits of a that are
+    still to come, the last one with a point.
     """
     width = len(str(b))
     multiples = [f"{i}:{_turned(b * i, width + 1)}" for i in range(10)]
     remainder, steps, found = 0, [], []
-    for digit in str(a):
+    for place, digit in enumerate(str(a), 1):
         current = 10 * remainder + int(digit)
         quotient, remainder = divmod(current, b)
         tried = [f"{multiple}<" for multiple in multiples[1 : quotient + 1]]
         tried += [f"{multiple}>" for multiple in multiples[quotient + 1 : quotient + 2]]
         turned = _turned(current, width + 1)
         left = f"{turned}-{_turned(quotient * b, width + 1)}={_turned(remainder, width)}"
-        steps.append(" ".join([turned, *tried, left, str(quotient)]))
+        steps.append(" ".join([turned, *tried, left, str(quotient), str(a)[place:] or "."]))
         found.append(str(quotient))
     quotient, remainder = divmod(a, b)
     answer = f"{quotient} remainder {remainder}" if remainder else str(quotient)
     expression = f"{a} ÷ {b}"
-    lines = (expression, " ".join(multiples[1:]), *steps, "".join(found))
+    result = f"{''.join(found)} left {remainder}"
+    lines = (expression, " ".join(multiples[1:]), *steps, result)
     if a < 10 and b < 10:
         lines = ()
     return Problem("division", expression, lines, answer)
@@ -172,7 +174,7 @@ def percentage(percent: int, whole: Number) -> Problem:
 
 def two_step(expression: str, first: Problem, second: Problem) -> Problem:
     """An expression of two operations: `second` contains the result of `first`."""
-    steps = (*first.inner, *second.inner)
+    steps = (expression, *first.inner, *second.inner)
     return Problem("two-step", expression, steps, second.answer, (first, second))
 
 
@@ -206,7 +208,7 @@ def _aligned(a: Number, b: Number, sign: str, places: int) -> list[str]:
     lines = [f"{a} {sign} {b}"]
     if places:
         lines.append(f"{x} {sign} {y}")
-    return [*lines, f"{_turned(x.value)} {_turned(y.value)}"]
+    return [*lines, f"{_turned(x.value, 1, places)} {_turned(y.value, 1, places)}"]
 
 
 def _columns(x: int, y: int) -> list[tuple[int, int]]:
@@ -249,10 +251,13 @@ def _digits(value: int) -> list[int]:
     return [int(digit) for digit in reversed(str(value))]
 
 
-def _turned(value: int, width: int = 1) -> str:
-    return str(value).zfill(width)[::-1]
+def _turned(value: int, width: int = 1, places: int = 0) -> str:
+    """A number's digits from the ones on, at least `width` of them; after the first `places` stands
+    the point."""
+    digits = str(value).zfill(max(width, places + 1))[::-1]
+    return f"{digits[:places]}.{digits[places:]}" if places else digits
 
 
-def _read_off(value: int, width: int = 1) -> str:
+def _read_off(value: int, width: int = 1, places: int = 0) -> str:
     """What the columns before give."""
-    return f"> {_turned(value, width)}"
+    return f"> {_turned(value, width, places)}"

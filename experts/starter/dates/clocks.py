@@ -75,6 +75,7 @@ def conversion(minutes: int, source: Zone, target: Zone) -> Problem | None:
     universal = minutes - source.offset
     local = universal % DAY + target.offset
     steps.append(_shift(minutes, -source.offset))
+    steps.append(f"= {write_time(universal)}")
     steps.append(_shift(universal % DAY, target.offset))
     days = universal // DAY + local // DAY
     if days not in WHEN:

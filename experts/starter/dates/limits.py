@@ -232,8 +232,8 @@ def _too_long(random: Random) -> tuple[str, str]:
     start, end = (write_date(day, random) for day in days)
     question = random.choice(FORMS["between"]).format(start=start, end=end)
     request = checked(f"days from {days[0]} to {days[1]}", *days)
-    years = count_years(days[0].year, days[1].year)
-    return question, f"{request}\n{years}, more\n{TOO_LONG}"
+    years = "\n".join(count_years(days[0].year, days[1].year))
+    return question, f"{request}\n{years}\nmore than {MOST_YEARS}\n{TOO_LONG}"
 
 
 def _other_cron(random: Random) -> tuple[str, str]:
@@ -255,17 +255,17 @@ def _other_cron(random: Random) -> tuple[str, str]:
 
 
 _KINDS: dict[Callable[[Random], tuple[str, str]], float] = {
-    _today: 0.1,
-    _now: 0.04,
-    _holiday: 0.04,
-    _no_such_day: 0.14,
-    _no_such_month: 0.04,
-    _other_year: 0.1,
-    _ambiguous_date: 0.12,
-    _changing_clock: 0.25,
+    _today: 0.08,
+    _now: 0.03,
+    _holiday: 0.03,
+    _no_such_day: 0.12,
+    _no_such_month: 0.05,
+    _other_year: 0.14,
+    _ambiguous_date: 0.14,
+    _changing_clock: 0.18,
     _ambiguous_zone: 0.03,
-    _unknown_place: 0.07,
-    _too_far: 0.05,
-    _too_long: 0.03,
-    _other_cron: 0.06,
+    _unknown_place: 0.08,
+    _too_far: 0.06,
+    _too_long: 0.05,
+    _other_cron: 0.1,
 }

@@ -176,6 +176,7 @@ def write_date(day: date, random: Random) -> str:
         f"{ordinal(day.day)} {name} {day.year}", f"{day.day} {name[:3]} {day.year}",
         f"{name[:3]} {day.day}, {day.year}", f"{day:%d.%m.%Y}", f"{day.day}.{day.month}.{day.year}",
         f"{day.day}. {name} {day.year}", f"{day:%Y/%m/%d}", slashed(day, random),
+        slashed(day, random),
     ]  # fmt: skip
     return random.choice(forms)
 

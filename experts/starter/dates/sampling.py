@@ -78,7 +78,10 @@ def draw_day(random: Random) -> date:
     if chance < 0.15:
         return date(year, 2, days_in(year, 2))
     month = random.randint(1, 12)
-    return date(year, month, random.randint(1, days_in(year, month)))
+    length = days_in(year, month)
+    if chance < 0.23:
+        return date(year, month, random.choice((1, 2, length - 1, length)))
+    return date(year, month, random.randint(1, length))
 
 
 def weekday(day: date) -> Case:
@@ -140,7 +143,7 @@ def to_cron(expression: Cron, random: Random) -> Case:
 
 def draw_shift(random: Random) -> tuple[int, Unit]:
     """How far a date is moved: mostly not far, and mostly ahead."""
-    unit: Unit = random.choices(("day", "week", "month", "year"), weights=(45, 20, 22, 13))[0]
+    unit: Unit = random.choices(("day", "week", "month", "year"), weights=(42, 19, 27, 12))[0]
     chance = random.random()
     if chance < 0.5:
         most = {"day": 40, "week": 8, "month": 12, "year": 10}[unit]

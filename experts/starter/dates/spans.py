@@ -136,13 +136,14 @@ def days_between(start: date, end: date) -> Problem:
     first, last = day_of_year(start), day_of_year(end)
     steps = [
         checked(request, start, end),
-        count_years(start.year, end.year),
+        *count_years(start.year, end.year),
         f"{start} {kind_of(start.year)} {count_in_year(start)}",
         f"{end} {kind_of(end.year)} {count_in_year(end)}",
     ]
     if years := end.year - start.year:
         common = DAYS_IN_YEAR * years
         leaps = _leaps(start.year, end.year)
+        steps.append(_count_leaps(start.year, end.year))
         steps.append(f"{years}×{DAYS_IN_YEAR}={common} {common}+{leaps}={common + leaps}")
         steps += add(Number(common + leaps), Number(last)).inner
         last += common + leaps
@@ -152,13 +153,20 @@ def days_between(start: date, end: date) -> Problem:
     return Problem("between", request, tuple(steps), sentence, days)
 
 
-def count_years(first: int, last: int) -> str:
-    """ "2003/05:0:0 2004/05:1:0 2005/05:2:1": beside each year the last one's two digits, how many
-    years go before it, and how many of those are leap years. At most `MOST_YEARS` go before."""
-    years = range(first, min(last, first + MOST_YEARS) + 1)
-    return " ".join(
-        f"{year}/{last % 100:02d}:{year - first}:{_leaps(first, year)}" for year in years
-    )
+def count_years(first: int, last: int) -> tuple[str, ...]:
+    """The years from `first` to `last`, by the arithmetic expert's difference."""
+    return subtract(Number(last), Number(first)).inner
+
+
+def _count_leaps(first: int, last: int) -> str:
+    """ "leaps 1996:24 2004:1 25-24+1=2": for each year the leap years of its century before it,
+    known by heart; where the centuries differ, also those of the whole first one."""
+    before = [_leaps(year - year % 100, year) for year in (first, last)]
+    start = first - first % 100
+    same = start == last - last % 100
+    left = f"{before[1]}-{before[0]}" if same else f"{_leaps(start, start + 100)}-{before[0]}"
+    more = "" if same else f"+{before[1]}"
+    return f"leaps {first}:{before[0]} {last}:{before[1]} {left}{more}={_leaps(first, last)}"
 
 
 def _leaps(first: int, last: int) -> int:

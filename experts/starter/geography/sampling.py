@@ -11,21 +11,15 @@ from experts.starter.geography.facts import Country, facts
 from experts.starter.geography.index import countries_by_name, statements
 from experts.starter.geography.phrasing import SHORT, ask, for_evaluation, named, value_asked
 from experts.starter.geography.statements import (
-    DECLINED,
     DIRECT,
-    NO_CALLING,
-    NO_CAPITAL,
-    NO_CODE,
-    NO_COUNTRY,
-    NO_CURRENCY,
-    NO_DOMAIN,
     REVERSE,
-    TERRITORY,
     Kind,
     Statement,
     borders,
     capitalised,
+    unknown_owner,
 )
+from experts.starter.geography.statements import unknown_country as decline_country
 from experts.starter.shapes import Item
 from experts.starter.wording import disturb
 
@@ -37,13 +31,13 @@ MIX: dict[Kind | None, float] = {
     "domain": 0.04,
     "continent": 0.03,
     "neighbours": 0.07,
-    "borders": 0.10,
+    "borders": 0.13,
     "capital-of": 0.07,
     "currency-of": 0.09,
     "code-of": 0.08,
     "calling-of": 0.06,
     "domain-of": 0.04,
-    None: 0.13,
+    None: 0.20,
 }
 """Shares of the kinds of questions in training; None: about what does not exist. A
 fact needs to be seen about a hundred times, so kinds with more facts have larger shares."""
@@ -117,26 +111,25 @@ def sample_unknown(random: Random) -> Question:
     if random.random() < 0.5:
         return question_of(*unknown_country(random.choice((*DIRECT, "borders")), random), random)
     kind = random.choice(REVERSE)
-    value, sentence = _UNKNOWN[kind](random)
-    return question_of(Statement(kind, value, sentence, DECLINED), (value,), random)
+    value = _UNKNOWN[kind](random)
+    return question_of(unknown_owner(kind, value), (value,), random)
 
 
 def unknown_country(kind: Kind, random: Random) -> tuple[Statement, tuple[str, ...]]:
     """A direct question about what is not a country: the answer, and what the question names."""
-    name, sentence = unknown.country_name(random), NO_COUNTRY
-    if random.random() < 0.25:
+    name, territory = unknown.country_name(random), random.random() < 0.25
+    if territory:
         name = random.choice(facts().territories).name
-        sentence = TERRITORY.format(name)
     asked: tuple[str, ...] = (name,)
     if kind == "borders":
         asked = (name, named(random.choice(facts().countries), random))
-    return Statement(kind, name, sentence, DECLINED), asked
+    return decline_country(kind, name, territory), asked
 
 
-_UNKNOWN: dict[Kind, Callable[[Random], tuple[str, str]]] = {
-    "capital-of": lambda random: (random.choice(facts().cities), NO_CAPITAL),
-    "currency-of": lambda random: (unknown.currency(random), NO_CURRENCY),
-    "code-of": lambda random: (unknown.code(random), NO_CODE),
-    "calling-of": lambda random: (random.choice(facts().unassigned), NO_CALLING),
-    "domain-of": lambda random: (unknown.domain(random), NO_DOMAIN),
+_UNKNOWN: dict[Kind, Callable[[Random], str]] = {
+    "capital-of": lambda random: random.choice(facts().cities),
+    "currency-of": unknown.currency,
+    "code-of": unknown.code,
+    "calling-of": lambda random: random.choice(facts().unassigned),
+    "domain-of": unknown.domain,
 }

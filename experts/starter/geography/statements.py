@@ -23,14 +23,13 @@ DIRECT_OF: dict[Kind, Kind] = {
     "calling-of": "calling", "domain-of": "domain",
 }  # fmt: skip
 """Each reverse kind and the direct one about the same facts."""
-NO_COUNTRY = "There is no country of that name that I know of."
-NO_CAPITAL = "It is not the capital of any country that I know of."
-NO_CURRENCY = "I know of no country that uses a currency of that name."
-NO_CODE = "There is no country with that code that I know of."
-NO_CALLING = "There is no country with that calling code that I know of."
-NO_DOMAIN = "There is no country with that internet domain that I know of."
+NO_COUNTRY = "{} is no country that I know of."
+UNKNOWN = "the {} of {} {} unknown to me: {}."
+NO_SUCH = "I know no country of that name"
+A_TERRITORY = "it is a territory, and I only know countries"
 TERRITORY = "{} is a territory; I only know countries."
-UNSURE = "I am not sure about the {} of {}."
+UNSURE = "the {} of {} {} something that I am not sure about."
+NO_OWNER = "no country that I know of"
 DECLINED = "none"
 """The expected answer where the expert should not claim anything."""
 AMONG = 4
@@ -63,8 +62,8 @@ def about(kind: Kind, country: Country) -> Statement:
     """The answer to a direct question; an honest one where the sources do not agree."""
     name, said = str(country), _said(kind, country)
     if said is None:
-        noun = NOUNS[kind]
-        return Statement(kind, name, UNSURE.format(noun, name), DECLINED, country=country)
+        sentence = UNSURE.format(NOUNS[kind], name, _verb(kind))
+        return Statement(kind, name, capitalised(sentence), DECLINED, country=country)
     sentence, brief, expected = said
     return Statement(kind, name, capitalised(sentence), expected, brief, country)
 
@@ -97,6 +96,23 @@ def _said(kind: Kind, country: Country) -> tuple[str, str, str] | None:
     return f"the {NOUNS[kind]} of {name} is {value}.", f"{value}.", value
 
 
+def unknown_country(kind: Kind, name: str, territory: bool) -> Statement:
+    """The answer to a direct question about what is no country. Like all that is declined it
+    begins as an answer does, so that it is decided where the name has been repeated."""
+    if kind in ("continent", "neighbours", "borders"):
+        sentence = (TERRITORY if territory else NO_COUNTRY).format(name)
+    else:
+        reason = A_TERRITORY if territory else NO_SUCH
+        sentence = UNKNOWN.format(NOUNS[kind], name, _verb(kind), reason)
+    return Statement(kind, name, capitalised(sentence), DECLINED)
+
+
+def unknown_owner(kind: Kind, value: str) -> Statement:
+    """The answer to a reverse question about what no country has."""
+    sentence = _owned_by(kind, value, NO_OWNER)
+    return Statement(kind, value, capitalised(sentence), DECLINED)
+
+
 def borders(country: Country, other: Country) -> Statement:
     """Whether two countries share a land border: all neighbours, then whether the other is one.
 
@@ -127,32 +143,34 @@ def owner(kind: Kind, value: str, countries: Sequence[Country]) -> Statement:
     if len(countries) > 1:
         expected = f"any of: {'; '.join(country.name for country in countries)}"
     owners = _owners(countries)
-    brief, sentence = f"{owners}.", f"{value} is the {NOUNS[DIRECT_OF[kind]]} of {owners}."
-    if kind == "code-of":
-        sentence = f"{value} is the ISO code of {owners}."
     only = countries[0] if len(countries) == 1 else None
-    return Statement(kind, value, capitalised(sentence), expected, brief, only)
+    sentence = capitalised(_owned_by(kind, value, owners))
+    return Statement(kind, value, sentence, expected, f"{owners}.", only)
+
+
+def _owned_by(kind: Kind, value: str, owners: str) -> str:
+    noun = "ISO code" if kind == "code-of" else NOUNS[DIRECT_OF[kind]]
+    article = "the " if kind == "currency-of" and not value.isupper() else ""
+    return f"{article}{value} is the {noun} of {owners}."
 
 
 def currency_owner(asked: str, countries: Sequence[Country]) -> Statement:
     """Which countries use the currency that is called, or abbreviated, `asked`."""
-    found = {c.currency for c in countries if c.currency}
-    owners, first = _owners(countries), next(iter(found))
-    if len(found) > 1:
-        sentence = f"a currency called {asked} is used in {owners}."
-    elif asked == first.code:
-        sentence = f"{asked} is the {first.name}, the currency of {owners}."
-    else:
-        sentence = f"the {first.name} is the currency of {owners}."
     plain = owner("currency-of", asked, countries)
-    return Statement(
-        "currency-of", asked, capitalised(sentence), plain.expected, plain.brief, plain.country
-    )
+    currency = countries[0].currency
+    if currency is None or asked != currency.code:
+        return plain
+    sentence = f"{asked} is the {currency.name}, the currency of {plain.brief}"
+    return replace(plain, sentence=sentence)
 
 
 def _owners(countries: Sequence[Country]) -> str:
     names = listed(str(country) for country in countries[:AMONG])
     return f"several countries, among them {names}" if len(countries) > AMONG else names
+
+
+def _verb(kind: Kind) -> str:
+    return "are" if kind in ("codes", "neighbours") else "is"
 
 
 def listed(names: Iterable[str]) -> str:
