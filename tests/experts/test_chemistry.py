@@ -74,12 +74,17 @@ def check(problem: Problem) -> None:
         and problem.compound
         and len(atoms(problem.compound.formula)) > 1
     ):
-        *_, line, read_off, _ = problem.working.split("\n")
-        columns = line.split()
-        assert read_off.replace(".", "") == "> " + "".join(column[-1] for column in columns)
-        assert len(columns) == 6
-        carries = [int(column.split("=")[0][-1]) for column in columns]
-        assert carries == [0, *(int(column[-2]) for column in columns[:-1])]
+        lines = problem.working.split("\n")
+        sums = [i for i, line in enumerate(lines) if line.startswith("> ")]
+        assert len(sums) == len(atoms(problem.compound.formula)) - 1
+        for i in sums:
+            columns = lines[i - 1].split()
+            assert lines[i].replace(".", "") == "> " + "".join(column[-1] for column in columns)
+            assert len(columns) == 6
+            carries = [int(column.split("=")[0][-1]) for column in columns]
+            assert carries == [0, *(int(column[-2]) for column in columns[:-1])]
+            turned = ["".join(column.split("+")[j] for column in columns) for j in (0, 1)]
+            assert lines[i - 2].replace(".", "").split() == turned
     assert is_correct(problem.working, problem.answer), problem.working
 
 
@@ -165,12 +170,12 @@ def test_workings_as_written() -> None:
     water = problems.molar_mass(known["water"], "H2O")
     assert water is not None
     assert water.working == (
-        "H2O\nH 1.008×2=002.016\nO=015.999\n6+9+0=15 1+9+1=11 0+9+1=10 2+5+1=08 0+1+0=01 0+0+0=00\n"
+        "H2O\nH 1.008×2=002.016\nO=015.999\n610.200 999.510\n6+9+0=15 1+9+1=11 0+9+1=10 2+5+1=08 0+1+0=01 0+0+0=00\n"
         "> 510.810\nThe molar mass of H2O is 18.015 g/mol."
     )
     salt = known["aluminum sulfate"]
     assert problems.formula_of(salt, salt.name).working == (
-        "Al 3+ and SO4 2-: Al2(SO4)3\nThe formula of aluminum sulfate is Al2(SO4)3."
+        "aluminum sulfate: Al 3+ and SO4 2-, so Al2(SO4)3\nThe formula of aluminum sulfate is Al2(SO4)3."
     )
     assert problems.name_of(known["iron(III) oxide"]).working == (
         "Fe2O3: O 2-, 3×2=6, 6/2=3, Fe 3+\nFe2O3 is the formula of iron(III) oxide."
@@ -178,9 +183,10 @@ def test_workings_as_written() -> None:
     mass = problems.molar_mass(salt, salt.name)
     assert mass is not None
     assert mass.working == (
-        "Al 3+ and SO4 2-: Al2(SO4)3\nAl 2, S 3, O 4×3=12\nAl 26.982×2=053.964\n"
-        "S 32.060×3=096.180\nO 15.999×12=191.988\n4+0+0=04+8=12 6+8+1=15+8=23"
-        " 9+1+2=12+9=21 3+6+2=11+1=12 5+9+1=15+9=24 0+0+2=02+1=03\n> 231.243\n"
+        "aluminum sulfate: Al 3+ and SO4 2-, so Al2(SO4)3\nAl 2, S 3, O 4×3=12\nAl 26.982×2=053.964\n"
+        "S 32.060×3=096.180\nO 15.999×12=191.988\n"
+        "469.350 081.690\n4+0+0=04 6+8+0=14 9+1+1=11 3+6+1=10 5+9+1=15 0+0+1=01\n> 441.051\n"
+        "441.051 889.191\n4+8+0=12 4+8+1=13 1+9+1=11 0+1+1=02 5+9+0=14 1+1+1=03\n> 231.243\n"
         "The molar mass of Al2(SO4)3 is 342.132 g/mol."
     )
 

@@ -50,38 +50,72 @@ def kept(compound: Compound) -> bool:
     return zlib.crc32(compound.formula.encode()) % EVALUATION_SHARE == 0
 
 
+_OF: dict[Kind, str] = {
+    "symbol": "The symbol of {}", "number": "The atomic number of {}",
+    "protons": "An atom of {}", "electrons": "A neutral atom of {}",
+    "mass": "The atomic mass of {}", "group": "{}", "period": "{}", "block": "{}",
+    "electronegativity": "The electronegativity of {}",
+    "configuration": "The electron configuration of {}",
+}  # fmt: skip
+"""How the sentence about a property of one element begins."""
+
+
 def property_of(kind: Kind, element: Element, asked: str) -> Problem:
     """A property of an element, asked for by name or by symbol. Raises KeyError for `kind`s that
     are not properties of one element."""
-    name = element.name
-    proper = name.capitalize()
+    if kind == "element":
+        sentence = f"{element.symbol} is the symbol of {element.name}."
+        return Problem(kind, asked, element.name, sentence)
     group = f"in group {element.group}" if element.group else "in no numbered group"
     electronegativity = element.electronegativity
-    answer, sentence = {
-        "symbol": (element.symbol, f"The symbol of {name} is {element.symbol}."),
-        "element": (name, f"{element.symbol} is the symbol of {name}."),
-        "number": (str(element.number), f"The atomic number of {name} is {element.number}."),
-        "protons": (str(element.number), f"An atom of {name} has {element.number} protons."),
-        "electrons": (
-            str(element.number),
-            f"A neutral atom of {name} has {element.number} electrons.",
-        ),
-        "mass": (element.mass, f"The atomic mass of {name} is {element.mass} u."),
-        "group": (str(element.group or "no numbered group"), f"{proper} is {group}."),
-        "period": (str(element.period), f"{proper} is in period {element.period}."),
-        "block": (f"{element.block}-block", f"{proper} is in the {element.block}-block."),
+    no_value = "has no value on the Pauling scale"
+    answer, end = {
+        "symbol": (element.symbol, f"is {element.symbol}"),
+        "number": (str(element.number), f"is {element.number}"),
+        "protons": (str(element.number), f"has {element.number} protons"),
+        "electrons": (str(element.number), f"has {element.number} electrons"),
+        "mass": (element.mass, f"is {element.mass} u"),
+        "group": (str(element.group or "no numbered group"), f"is {group}"),
+        "period": (str(element.period), f"is in period {element.period}"),
+        "block": (f"{element.block}-block", f"is in the {element.block}-block"),
         "electronegativity": (
             electronegativity or "no value",
-            f"The electronegativity of {name} is {electronegativity}."
-            if electronegativity
-            else f"The Pauling scale has no value for {name}.",
+            f"is {electronegativity}" if electronegativity else no_value,
         ),
-        "configuration": (
-            element.configuration,
-            f"The electron configuration of {name} is {element.configuration}.",
-        ),
+        "configuration": (element.configuration, f"is {element.configuration}"),
     }[kind]
-    return Problem(kind, asked, answer, sentence)
+    name = f"{asked} ({element.name})" if asked == element.symbol else element.name
+    return Problem(kind, asked, answer, f"{_begun(kind, name)} {end}.")
+
+
+def unknown_property(kind: Kind, asked: str) -> str:
+    """The answer about a property of what is no element. Like all that is declined it begins as an
+    answer does, so that it is decided where the name or symbol has been repeated."""
+    if kind == "element":
+        return f"{asked} is the symbol of no element that I know of."
+    if len(asked) <= 2:
+        return f"{_begun(kind, f'{asked} (no element)')} is unknown to me."
+    return f"{_begun(kind, asked)} is unknown to me: I know no element of that name."
+
+
+def unknown_number(number: int) -> str:
+    """The answer about an element of a number that none has."""
+    return f"The element with the atomic number {number} does not exist."
+
+
+def unknown_compound(asked: str) -> str:
+    """The answer about a name that no compound has."""
+    return f"{asked}: unknown\nI do not know that compound."
+
+
+def unknown_formula(formula: str, symbol: str) -> str:
+    """The answer about a formula that holds a symbol that no element has."""
+    return f"{formula}: {symbol} is no element\nThat formula holds a symbol that no element has."
+
+
+def _begun(kind: Kind, subject: str) -> str:
+    start = _OF[kind].format(subject)
+    return start[0].upper() + start[1:]
 
 
 def element_by(kind: Kind, element: Element) -> Problem:
@@ -107,8 +141,8 @@ def element_by(kind: Kind, element: Element) -> Problem:
 def formula_of(compound: Compound, asked: str) -> Problem:
     """Name → formula."""
     sentence = f"The formula of {asked} is {compound.formula}."
-    lines = [made_of(compound), sentence] if compound.ions else [sentence]
-    return Problem("formula", asked, compound.formula, "\n".join(lines), compound=compound)
+    working = f"{identified(compound, asked)}\n{sentence}"
+    return Problem("formula", asked, compound.formula, working, compound=compound)
 
 
 def name_of(compound: Compound) -> Problem:
@@ -140,13 +174,12 @@ def molar_mass(compound: Compound, asked: str) -> Problem | None:
     if total >= 1000 * MAX_MASS or len(atoms) > MAX_ELEMENTS:
         return None
     counted = counting(formula)
-    lines = [formula if asked == formula else made_of(compound)]
+    lines = [identified(compound, asked)]
     lines += [counted] if counted else []
     for (symbol, number), value in zip(atoms.items(), values, strict=True):
         factor = f" {facts().elements[symbol].mass}×{number}" if number > 1 else ""
         lines.append(f"{symbol}{factor}={_padded(value)}")
-    if len(values) > 1:
-        lines += [_columns(values), f"> {_padded(total)[::-1]}"]
+    lines += _sums(values)
     answer = f"{total // 1000}.{total % 1000:03d}"
     lines.append(f"The molar mass of {formula} is {answer} g/mol.")
     return Problem("molar mass", asked, answer, "\n".join(lines), compound=compound)
@@ -154,24 +187,29 @@ def molar_mass(compound: Compound, asked: str) -> Problem | None:
 
 def oxidation_state(compound: Compound, symbol: str, asked: str) -> Problem | None:
     """The oxidation state of an element in a compound; None where the rules do not say it."""
-    steps = _ionic_state(compound, symbol) if compound.ions else _state(compound.formula, symbol, 0)
+    if compound.ions:
+        steps = _ionic_state(compound, symbol)
+    elif steps := _state(compound.formula, symbol, 0):
+        steps = (steps[0], f"{symbol} in {steps[1]}")
     if steps is None:
         return None
     state, line = steps
     answer = f"{state:+d}" if state else "0"
     formula, name = compound.formula, facts().elements[symbol].name
-    lines = [] if asked == formula else [made_of(compound)]
+    lines = [] if asked == formula else [identified(compound, asked)]
     lines += [line, f"The oxidation state of {name} in {formula} is {answer}."]
     return Problem("oxidation", name, answer, "\n".join(lines), asked, compound)
 
 
-def made_of(compound: Compound) -> str:
-    """A compound's ions and formula: "Na+ and SO4 2-: Na2SO4"."""
+def identified(compound: Compound, asked: str) -> str:
+    """What was asked, and the formula: "sodium sulfate: Na+ and SO4 2-, so Na2SO4"."""
+    if asked == compound.formula:
+        return asked
     if compound.ions is None:
-        return compound.formula
+        return f"{asked}: {compound.formula}"
     cation, anion = compound.ions
     water = f" and {compound.water} H2O" if compound.water else ""
-    return f"{cation} and {anion}{water}: {compound.formula}"
+    return f"{asked}: {cation} and {anion}{water}, so {compound.formula}"
 
 
 def thousandths(symbol: str) -> int:
@@ -202,12 +240,13 @@ def _ionic_state(compound: Compound, symbol: str) -> tuple[int, str] | None:
     holders = [ion for ion in compound.ions if symbol in counts(ion.formula)]
     if len(holders) != 1 or (compound.water and symbol in "HO"):
         return None
+    asked = f"{symbol} in {compound.formula}"
     if holders[0] is cation and not cation.polyatomic:
-        return cation.charge, f"{compound.formula}: {_balance(cation, anion)}"
+        return cation.charge, f"{asked}, beside {_balance(cation, anion)}"
     if not anion.polyatomic and holders[0] is anion:
-        return anion.charge, f"{compound.formula}: {cation} and {anion}"
+        return anion.charge, f"{asked}, in {anion}"
     inner = _state(holders[0].formula, symbol, holders[0].charge)
-    return inner and (inner[0], f"{compound.formula}: {inner[1]}")
+    return inner and (inner[0], f"{asked}, in {inner[1]}")
 
 
 UNRULY = (
@@ -230,7 +269,7 @@ def _state(formula: str, symbol: str, charge: int) -> tuple[int, str] | None:
     if formula in UNRULY:
         return None
     if symbol in taken or symbol == "H":
-        return (1 if symbol == "H" else -taken[symbol]), label
+        return (1 if symbol == "H" else -taken[symbol]), f"{label}: always"
     organic = {"C", "H"} <= set(atoms) and formula not in ("HCO3", "H2CO3")
     if organic or unknown != [symbol] or len(atoms) == 1:
         return None
@@ -261,24 +300,21 @@ def _fixed(formula: str) -> dict[str, int]:
     return {"O": 2, "Cl": 1} if formula in ("COCl2", "SOCl2", "SO2Cl2") else {"O": 2}
 
 
-def _columns(values: list[int]) -> str:
-    """The sum of some numbers below 10⁶ by columns, thousandths first. What they give follows on a
-    line of its own, read off in the same order.
-
-    A column begins like one of a sum of two numbers, digit + digit + carry = two digits, and adds
-    the others' digits one by one: "4+0+0=04+8=12".
-    """
-    carry, columns = 0, []
-    for place in range(6):
-        first, second, *others = (value // 10**place % 10 for value in values)
-        total = first + second + carry
-        column = f"{first}+{second}+{carry}={total:02d}"
-        for digit in others:
-            total += digit
-            column += f"+{digit}={total:02d}"
-        columns.append(column)
-        carry = total // 10
-    return " ".join(columns)
+def _sums(values: list[int]) -> list[str]:
+    """The sum of numbers below 10⁶, each added to the sum of those before, as the arithmetic expert
+    adds: both turned round, thousandths first; the columns; what they give, still turned round."""
+    total, lines = values[0], []
+    for value in values[1:]:
+        carry, columns = 0, []
+        for place in range(6):
+            first, second = (number // 10**place % 10 for number in (total, value))
+            column = first + second + carry
+            columns.append(f"{first}+{second}+{carry}={column:02d}")
+            carry = column // 10
+        lines += [f"{_padded(total)[::-1]} {_padded(value)[::-1]}", " ".join(columns)]
+        total += value
+        lines.append(f"> {_padded(total)[::-1]}")
+    return lines
 
 
 def _padded(value: int) -> str:

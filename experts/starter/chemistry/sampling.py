@@ -225,22 +225,24 @@ def invented_symbol(random: Random) -> str:
 
 def unknown(random: Random) -> Problem:
     """A question of a known kind about something that does not exist; `answer` is "unknown"."""
-    kind = random.choices(("named", "symbol", "number", "compound", "formula"), (4, 2, 2, 3, 2))[0]
+    kind = random.choices(("named", "symbol", "number", "compound", "formula"), (4, 3, 3, 3, 2))[0]
     if kind == "named":
         asked: Kind = random.choice(("symbol", *OF_ELEMENT))
-        return _unknown(asked, invented_name(random), "I know no element of that name.")
+        name = invented_name(random)
+        return _unknown(asked, name, problems.unknown_property(asked, name))
     if kind == "symbol":
         asked = random.choice(("element", "element", *OF_ELEMENT))
-        return _unknown(asked, invented_symbol(random), "No element has that symbol.")
+        symbol = invented_symbol(random)
+        return _unknown(asked, symbol, problems.unknown_property(asked, symbol))
     if kind == "number":
         number = random.choice((0, random.randint(119, 200), random.randint(119, 999)))
-        return _unknown("by number", str(number), "No element has that atomic number.")
+        return _unknown("by number", str(number), problems.unknown_number(number))
     if kind == "compound":
         return _unknown_compound(random)
     real, symbol = any_salt(random).formula, invented_symbol(random)
     formula = re.sub(rf"{random.choice(list(counts(real)))}(?![a-z])", symbol, real)
     asked = random.choice(("molar mass", "molar mass", "name"))
-    return _unknown(asked, formula, "That formula holds a symbol that no element has.")
+    return _unknown(asked, formula, problems.unknown_formula(formula, symbol))
 
 
 def _unknown_compound(random: Random) -> Problem:
@@ -253,7 +255,7 @@ def _unknown_compound(random: Random) -> Problem:
         )
     )
     asked: Kind = random.choice(("formula", "molar mass"))
-    return _unknown(asked, written, "I do not know that compound.")
+    return _unknown(asked, written, problems.unknown_compound(written))
 
 
 def _unknown(kind: Kind, asked: str, answer: str) -> Problem:
