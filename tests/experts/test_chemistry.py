@@ -170,12 +170,14 @@ def test_workings_as_written() -> None:
     water = problems.molar_mass(known["water"], "H2O")
     assert water is not None
     assert water.working == (
-        "H2O\nH 1.008×2=002.016\nO=015.999\n610.200 999.510\n6+9+0=15 1+9+1=11 0+9+1=10 2+5+1=08 0+1+0=01 0+0+0=00\n"
+        "H2O\nH 1.008×2=002.016\nO=015.999\n610.200 999.510\n"
+        "6+9+0=15 1+9+1=11 0+9+1=10 2+5+1=08 0+1+0=01 0+0+0=00\n"
         "> 510.810\nThe molar mass of H2O is 18.015 g/mol."
     )
     salt = known["aluminum sulfate"]
     assert problems.formula_of(salt, salt.name).working == (
-        "aluminum sulfate: Al 3+ and SO4 2-, so Al2(SO4)3\nThe formula of aluminum sulfate is Al2(SO4)3."
+        "aluminum sulfate: Al 3+ and SO4 2-, so Al2(SO4)3\n"
+        "The formula of aluminum sulfate is Al2(SO4)3."
     )
     assert problems.name_of(known["iron(III) oxide"]).working == (
         "Fe2O3: O 2-, 3×2=6, 6/2=3, Fe 3+\nFe2O3 is the formula of iron(III) oxide."
@@ -183,7 +185,8 @@ def test_workings_as_written() -> None:
     mass = problems.molar_mass(salt, salt.name)
     assert mass is not None
     assert mass.working == (
-        "aluminum sulfate: Al 3+ and SO4 2-, so Al2(SO4)3\nAl 2, S 3, O 4×3=12\nAl 26.982×2=053.964\n"
+        "aluminum sulfate: Al 3+ and SO4 2-, so Al2(SO4)3\nAl 2, S 3, O 4×3=12\n"
+        "Al 26.982×2=053.964\n"
         "S 32.060×3=096.180\nO 15.999×12=191.988\n"
         "469.350 081.690\n4+0+0=04 6+8+0=14 9+1+1=11 3+6+1=10 5+9+1=15 0+0+1=01\n> 441.051\n"
         "441.051 889.191\n4+8+0=12 4+8+1=13 1+9+1=11 0+1+1=02 5+9+0=14 1+1+1=03\n> 231.243\n"

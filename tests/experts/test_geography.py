@@ -99,7 +99,7 @@ def test_borders_have_two_sides() -> None:
         ("continent", "Netherlands", "The Netherlands is in Europe."),
         ("neighbours", "Senegal", "Senegal borders Gambia, Guinea, Guinea-Bissau, Mali and"),
         ("neighbours", "Iceland", "Iceland has no land borders."),
-        ("capital", "Burundi", "I am not sure about the capital of Burundi."),
+        ("capital", "Burundi", "The capital of Burundi is something that I am not sure about."),
     ],
 )
 def test_direct_answers_as_written(kind: Kind, name: str, sentence: str) -> None:
@@ -111,7 +111,7 @@ def test_direct_answers_as_written(kind: Kind, name: str, sentence: str) -> None
     ("kind", "asked", "sentence"),
     [
         ("capital-of", "Budapest", "Budapest is the capital of Hungary."),
-        ("currency-of", "forint", "The Hungarian forint is the currency of Hungary."),
+        ("currency-of", "forint", "The forint is the currency of Hungary."),
         ("currency-of", "HUF", "HUF is the Hungarian forint, the currency of Hungary."),
         (
             "currency-of",
@@ -124,7 +124,7 @@ def test_direct_answers_as_written(kind: Kind, name: str, sentence: str) -> None
             "The euro is the currency of several countries, among them Germany, France, Italy and"
             " Spain.",
         ),
-        ("currency-of", "won", "A currency called won is used in South Korea and North Korea."),
+        ("currency-of", "won", "The won is the currency of South Korea and North Korea."),
         ("code-of", "HUN", "HUN is the ISO code of Hungary."),
         ("calling-of", "+36", "+36 is the calling code of Hungary."),
         ("domain-of", ".hu", ".hu is the internet domain of Hungary."),

@@ -17,9 +17,9 @@ from experts.starter.geography.statements import (
     Statement,
     borders,
     capitalised,
-    unknown_owner,
+    no_country,
+    no_owner,
 )
-from experts.starter.geography.statements import unknown_country as decline_country
 from experts.starter.shapes import Item
 from experts.starter.wording import disturb
 
@@ -112,7 +112,7 @@ def sample_unknown(random: Random) -> Question:
         return question_of(*unknown_country(random.choice((*DIRECT, "borders")), random), random)
     kind = random.choice(REVERSE)
     value = _UNKNOWN[kind](random)
-    return question_of(unknown_owner(kind, value), (value,), random)
+    return question_of(no_owner(kind, value), (value,), random)
 
 
 def unknown_country(kind: Kind, random: Random) -> tuple[Statement, tuple[str, ...]]:
@@ -123,7 +123,7 @@ def unknown_country(kind: Kind, random: Random) -> tuple[Statement, tuple[str, .
     asked: tuple[str, ...] = (name,)
     if kind == "borders":
         asked = (name, named(random.choice(facts().countries), random))
-    return decline_country(kind, name, territory), asked
+    return no_country(kind, name, territory), asked
 
 
 _UNKNOWN: dict[Kind, Callable[[Random], str]] = {

@@ -96,7 +96,7 @@ def _said(kind: Kind, country: Country) -> tuple[str, str, str] | None:
     return f"the {NOUNS[kind]} of {name} is {value}.", f"{value}.", value
 
 
-def unknown_country(kind: Kind, name: str, territory: bool) -> Statement:
+def no_country(kind: Kind, name: str, territory: bool) -> Statement:
     """The answer to a direct question about what is no country. Like all that is declined it
     begins as an answer does, so that it is decided where the name has been repeated."""
     if kind in ("continent", "neighbours", "borders"):
@@ -107,7 +107,7 @@ def unknown_country(kind: Kind, name: str, territory: bool) -> Statement:
     return Statement(kind, name, capitalised(sentence), DECLINED)
 
 
-def unknown_owner(kind: Kind, value: str) -> Statement:
+def no_owner(kind: Kind, value: str) -> Statement:
     """The answer to a reverse question about what no country has."""
     sentence = _owned_by(kind, value, NO_OWNER)
     return Statement(kind, value, capitalised(sentence), DECLINED)
