@@ -63,6 +63,7 @@ def _train(name: str, source: Source, options: argparse.Namespace) -> None:
         "minutes": options.minutes,
         "batch_tokens": options.batch_tokens,
         "learning_rate": options.learning_rate,
+        "bf16": options.bf16,
         "seed": options.seed,
         **({"from": str(options.start)} if options.start else {}),
     }

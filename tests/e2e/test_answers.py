@@ -59,7 +59,7 @@ def test_a_calculation_is_routed_and_right(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("expert", "question", "said"),
     [
-        ("geography", "Which country uses the forint?", "Hungarian forint is the currency of Hung"),
+        ("geography", "Which country uses the forint?", "forint is the currency of Hungary"),
         ("chemistry", "What is the molar mass of aluminum sulfate?", "342.132 g/mol"),
         ("dates", "What day of the week was 4 July 1976?", "4 July 1976 is a Sunday."),
     ],

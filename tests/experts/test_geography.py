@@ -27,6 +27,8 @@ from experts.starter.geography.statements import (
     Kind,
     about,
     borders,
+    no_country,
+    no_owner,
 )
 from experts.starter.shapes import SHAPES, general
 
@@ -132,6 +134,24 @@ def test_direct_answers_as_written(kind: Kind, name: str, sentence: str) -> None
 )
 def test_reverse_answers_as_written(kind: Kind, asked: str, sentence: str) -> None:
     assert {said.subject: said.sentence for said in statements(kind)}[asked] == sentence
+
+
+def test_what_is_declined_begins_like_an_answer() -> None:
+    """So that it is decided where the name has been repeated."""
+    assert no_country("capital", "Wakanda", territory=False).sentence == (
+        "The capital of Wakanda is unknown to me: I know no country of that name."
+    )
+    assert no_country("codes", "Greenland", territory=True).sentence == (
+        "The ISO codes of Greenland are unknown to me:"
+        " it is a territory, and I only know countries."
+    )
+    assert no_country("borders", "Wakanda", territory=False).sentence == (
+        "Wakanda is no country that I know of."
+    )
+    assert no_owner("currency-of", "talent").sentence == (
+        "The talent is the currency of no country that I know of."
+    )
+    assert no_owner("code-of", "HX").sentence == "HX is the ISO code of no country that I know of."
 
 
 def test_borders_as_written() -> None:

@@ -24,7 +24,7 @@ def _one_thread() -> Any:
 
 
 def train(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> Path:
-    arguments = ["--batch-tokens", "256", "--save-every", "3", "--device", "cpu"]
+    arguments = ["--batch-tokens", "256", "--save-every", "3", "--device", "cpu", "--no-compile"]
     export = folder.with_name(folder.name + "-export")
     places = ["--folder", str(folder), "--export", str(export)]
     monkeypatch.setattr("sys.argv", ["train", *arguments, *places, *options])
@@ -66,6 +66,15 @@ def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (folder / f"checkpoint-{steps}" / "complete").exists()
     monkeypatch.setattr(training, "_steps_in", lambda *_: pytest.fail("measured again"))
     train(monkeypatch, folder, "--minutes", "0.02")
+
+
+def test_a_compiled_run_is_exported_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = train(monkeypatch, tmp_path / "run", "--steps", "3", "--compile", "--bf16")
+    plain = train(monkeypatch, tmp_path / "plain", "--steps", "3", "--no-bf16")
+    assert read_checkpoint(export).layers.keys() == read_checkpoint(plain).layers.keys()
+    assert read_checkpoint(export).tensors.keys() == read_checkpoint(plain).tensors.keys()
 
 
 def test_other_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
