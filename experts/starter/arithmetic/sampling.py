@@ -26,12 +26,12 @@ from experts.starter.arithmetic.problems import (
 
 MAX_DIGITS = 6
 MIX: dict[Operation, float] = {
-    "addition": 0.20,
-    "subtraction": 0.20,
-    "decimals": 0.14,
-    "multiplication": 0.16,
-    "division": 0.14,
-    "percentage": 0.06,
+    "addition": 0.17,
+    "subtraction": 0.17,
+    "decimals": 0.15,
+    "multiplication": 0.14,
+    "division": 0.19,
+    "percentage": 0.08,
     "two-step": 0.10,
 }
 """Shares of the operations in training. Products are long and contain sums, so they are fewer."""
