@@ -1,10 +1,15 @@
 """The web pages, chat at `/` and console at `/experts`: the files of `web/`, read once; hashed,
-compressed, under a strict CSP."""
+compressed, under a strict CSP.
+
+What the first paint needs, the style sheets and the script that sets the theme, stands in the page
+itself: the CSP allows these two by their hashes, and no other inline code.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,31 +26,41 @@ MEDIA_TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 """What is served besides the pages themselves; other files of the folder are not."""
+THEME = "scripts/theme.js"
 PAGES = {"/": "index.html", "/experts": "experts.html"}
-# Whatever a model writes: no inline script or style, nothing from elsewhere, no form that is sent,
-# and HTML is parsed by DOMPurify's policy alone (Trusted Types, where the browser has them).
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types dompurify",
-    )
-)
 SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 FOR_A_YEAR = "public, max-age=31536000, immutable"
 ASK_EACH_TIME = "no-cache"
+
+
+def content_security_policy(script: str = "", style: str = "") -> str:
+    """Whatever a model writes: no inline script or style but these two, nothing from elsewhere, no
+    form that is sent, and HTML is parsed by DOMPurify's policy alone (Trusted Types, where the
+    browser has them)."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self'{_source(script)}",
+            f"style-src 'self'{_source(style)}",
+            "img-src 'self'",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types dompurify",
+        )
+    )
+
+
+def _source(inline: str) -> str:
+    """Inline code as a source of the policy: its hash."""
+    digest = b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+    return f" 'sha256-{digest}'" if inline else ""
 
 
 @dataclass(frozen=True)
@@ -56,16 +71,18 @@ class Asset:
     gzipped: bytes
     media_type: str
     etag: str
+    policy: str = content_security_policy()
 
     @classmethod
-    def of(cls, body: bytes, media_type: str) -> Asset:
+    def of(cls, body: bytes, media_type: str, policy: str = content_security_policy()) -> Asset:
         digest = hashlib.sha256(body).hexdigest()[:20]
-        return cls(body, gzip.compress(body, mtime=0), media_type, f'W/"{digest}"')
+        return cls(body, gzip.compress(body, mtime=0), media_type, f'W/"{digest}"', policy)
 
     def answer(self, request: Request, cache: str) -> Response:
         """200, or 304 if the client has it already."""
         headers = {
             **SECURITY_HEADERS,
+            "Content-Security-Policy": self.policy,
             "Cache-Control": cache,
             "ETag": self.etag,
             "Vary": "Accept-Encoding",
@@ -85,9 +102,8 @@ class Pages:
     def __init__(self, folder: Path) -> None:
         """Raises FileNotFoundError where the package was installed without its web files."""
         files = _files(folder)
-        files["styles.css"] = b"\n".join(
-            files.pop(name) for name in sorted(files) if _is_style(name)
-        )
+        styles = [files.pop(name).decode() for name in sorted(files) if _is_style(name)]
+        self._style, self._theme = "\n".join(styles), files.pop(THEME, b"").decode()
         digest = hashlib.sha256()
         for name, body in files.items():
             digest.update(f"{name}\0{len(body)}\0".encode() + body)
@@ -100,8 +116,15 @@ class Pages:
     def _page(self, file: Path) -> Asset:
         """Addresses are relative, as the pages' calls of the API: it also works below a path of a
         reverse proxy."""
-        html = file.read_text(encoding="utf-8").replace("{{assets}}", f"web/{self.version}")
-        return Asset.of(html.encode(), "text/html; charset=utf-8")
+        html = file.read_text(encoding="utf-8")
+        for name, text in {
+            "assets": f"web/{self.version}",
+            "style": self._style,
+            "theme": self._theme,
+        }.items():
+            html = html.replace(f"{{{{{name}}}}}", text)
+        policy = content_security_policy(self._theme, self._style)
+        return Asset.of(html.encode(), "text/html; charset=utf-8", policy)
 
     async def get_page(self, request: Request) -> Response:
         """A page itself; the path of its route says which."""
@@ -116,7 +139,7 @@ class Pages:
 
 
 def _is_style(name: str) -> bool:
-    """Style sheets go out as one: the first paint waits for them."""
+    """Style sheets stand in the pages: the first paint waits for them."""
     return name.startswith("styles/")
 
 

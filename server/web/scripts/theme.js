@@ -1,4 +1,5 @@
-// Sets the theme before the first paint. A classic script: modules run too late for that.
+// Sets the theme before the first paint. A classic script that stands in the page: modules run too
+// late for that.
 "use strict";
 
 (() => {
