@@ -159,14 +159,18 @@ def count_years(first: int, last: int) -> tuple[str, ...]:
 
 
 def _count_leaps(first: int, last: int) -> str:
-    """ "leaps 1996:24 2004:1 25-24+1=2": for each year the leap years of its century before it,
-    known by heart; where the centuries differ, also those of the whole first one."""
-    before = [_leaps(year - year % 100, year) for year in (first, last)]
-    start = first - first % 100
-    same = start == last - last % 100
-    left = f"{before[1]}-{before[0]}" if same else f"{_leaps(start, start + 100)}-{before[0]}"
-    more = "" if same else f"+{before[1]}"
-    return f"leaps {first}:{before[0]} {last}:{before[1]} {left}{more}={_leaps(first, last)}"
+    """ "leaps 60:15 75:19 19-15=4": for the last two digits of each year the years divisible by 4
+    before it in its century, known by heart, and their difference. "leaps 92:23 06:2 25-23+2=4":
+    in another century, 25 for the whole first one. One less where that counts a year such as 1900:
+    "leaps 98:25 04:1 25-25+1-1=0"."""
+    (century, first_short), (later, last_short) = divmod(first, 100), divmod(last, 100)
+    before = [(short + 3) // 4 for short in (first_short, last_short)]
+    text = f"{before[1]}-{before[0]}" if century == later else f"25-{before[0]}+{before[1]}"
+    whole = 100 * later
+    if not is_leap(whole) and first <= whole < last:
+        text += "-1"
+    left, right = f"{first_short:02d}:{before[0]}", f"{last_short:02d}:{before[1]}"
+    return f"leaps {left} {right} {text}={_leaps(first, last)}"
 
 
 def _leaps(first: int, last: int) -> int:
