@@ -300,6 +300,8 @@ def test_too_much_is_no_problem() -> None:
         ("The molar mass of H2O is 18.015 g/mol.", "18.015", True),
         ("about 18.02 g/mol", "18.015", True),
         ("about 18 g/mol", "18.015", False),
+        ("18.0150", "18.015", True),
+        (f"18.0{'3' * 600} g/mol", "18.015", False),
         ("The molar mass of H2O is 18.016 g/mol.", "18.015", False),
         ("It is 26, as in Fe", "26", True),
         ("It is 27.", "26", False),

@@ -44,10 +44,12 @@ def is_correct(text: str, answer: str) -> bool:
 
 def _rounds_to(number: str, answer: str) -> bool:
     given, wanted = Decimal(number), Decimal(answer)
-    exponent = given.as_tuple().exponent
     if given == wanted:
         return True
-    if not isinstance(exponent, int) or exponent > -1:
+    exponent, finest = given.as_tuple().exponent, wanted.as_tuple().exponent
+    assert isinstance(exponent, int)
+    assert isinstance(finest, int)
+    if not finest <= exponent <= -1:
         return False
     modes = (ROUND_HALF_EVEN, ROUND_HALF_UP)
     return any(wanted.quantize(Decimal(1).scaleb(exponent), mode) == given for mode in modes)
