@@ -174,6 +174,12 @@ def build_head(
         weights[:, slot] = row.weights
         bias[:, slot] = row.bias
     background = background or Background.none(hidden_size)
-    kinds = {"background": background.weights, "background_bias": background.bias}
-    data = save({"rows": weights, "bias": bias, **kinds})
+    tensors = {
+        "rows": weights,
+        "bias": bias,
+        "background": background.weights,
+        "background_bias": background.bias,
+    }
+    # safetensors writes the memory of an array as it lies there, whatever its strides are.
+    data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
     return Head(data, hashlib.sha256(data).hexdigest()[:16])

@@ -89,3 +89,11 @@ def test_a_background_survives_its_bytes(kinds: int) -> None:
     after = Background.from_bytes(before.to_bytes(), 6)
     assert np.array_equal(before.weights, after.weights)
     assert np.array_equal(before.bias, after.bias)
+
+
+def test_a_background_that_was_stored_is_sent_as_it_was() -> None:
+    weights, bias = np.arange(18, dtype=np.float32).reshape(3, 6), np.ones(3, np.float32)
+    stored = Background.from_bytes(Background(weights, bias).to_bytes(), 6)
+    sent = build_head({}, 2, 6, stored).tensors()
+    assert np.array_equal(sent["background"], weights)
+    assert np.array_equal(sent["background_bias"], bias)

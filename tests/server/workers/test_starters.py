@@ -1,0 +1,85 @@
+"""Packs of experts: registered at the start like anyone's, then fitted together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experts.manifest import Manifest
+from router.learn import Together, learn_together
+from tests.fake_meta import FakeMeta
+from tests.fakes import FakeWorker, says
+from tests.server.workers.test_registration import STARS, SUMS, Site, running, until
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[tuple[FakeMeta, FakeWorker]]:
+    async with FakeMeta() as meta, FakeWorker(says("42"), "calc") as expert:
+        yield meta, expert
+
+
+@asynccontextmanager
+async def with_packs(
+    workers: tuple[FakeMeta, FakeWorker], folder: Path, patch: pytest.MonkeyPatch, *names: str
+) -> AsyncIterator[Site]:
+    """An orchestrator that finds packs of these names."""
+    meta, expert = workers
+    manifests = [
+        Manifest.model_validate(
+            {
+                "name": name,
+                "description": name,
+                "worker": {
+                    "kind": "external",
+                    "url": expert.endpoint.base_url,
+                    "model": "calc",
+                },
+                "examples": [
+                    {"messages": [{"role": "user", "content": text}]}
+                    for text in (SUMS if name == "sums" else STARS)
+                ],
+            }
+        )
+        for name in names
+    ]
+    patch.setattr("server.workers.starters.installed_manifests", lambda: iter(manifests))
+    async with AsyncExitStack() as stack:
+        site = await stack.enter_async_context(
+            running(meta, expert, folder, starter_experts=bool(names))
+        )
+        snapshots = site.app.state.services.snapshots
+        await until(lambda: all(snapshots.current.by_name(name) for name in names))
+        yield site
+
+
+async def test_packs_are_fitted_together_once_they_are_live(
+    workers: tuple[FakeMeta, FakeWorker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta, fitted = workers[0], []
+
+    async def counted(*args: Any) -> Together:
+        fitted.append(args)
+        return await learn_together(*args)
+
+    monkeypatch.setattr("server.workers.registration.learn_together", counted)
+    async with with_packs(workers, tmp_path, monkeypatch, "sums", "stars"):
+        await until(lambda: len(meta.background.bias) > 10)
+    async with with_packs(workers, tmp_path, monkeypatch, "sums", "stars"):
+        assert len(fitted) == 1, "nothing was new, and yet they were fitted again"
+
+
+async def test_a_persons_expert_keeps_its_row_when_packs_come(
+    workers: tuple[FakeMeta, FakeWorker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = workers[0]
+    async with with_packs(workers, tmp_path, monkeypatch) as site:
+        assert (await site.add("stars", STARS)).status_code == 201
+        rows = meta.rows[:, 0].copy()
+    async with with_packs(workers, tmp_path, monkeypatch, "sums"):
+        assert np.array_equal(meta.rows[:, 0], rows)
+        assert len(meta.background.bias) == 0
