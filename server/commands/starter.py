@@ -65,29 +65,42 @@ class Calls:
 
 @dataclass(frozen=True)
 class Report:
-    """What `--json` writes."""
+    """What `--json` writes; `calls` is known last."""
 
     rows: list[Row]
-    calls: Calls
+    calls: Calls | None = None
+
+    def write(self, path: Path | None) -> None:
+        """As JSON, if there is a path."""
+        if path is not None:
+            path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
 def evaluate(url: str, limit: int | None, against: Sequence[str], json_out: Path | None) -> None:
-    """Print the tables; write the figures to `json_out` if given.
+    """Print the tables; write the figures to `json_out` if given, each expert's once it has them.
 
     `against` names other OpenAI-compatible servers, "NAME=URL" or "NAME=URL#MODEL". Raises
     CommandError.
     """
-    report = with_session(lambda session: _report(session, limit, against), url)
     console = Console(highlight=False)
-    console.print(_table(report.rows))
-    calls = report.calls
+
+    async def run(session: aiohttp.ClientSession) -> Calls:
+        rows: list[Row] = []
+        async for new in _rows_of_experts(session, limit, against):
+            rows += new
+            Report(rows).write(json_out)
+        console.print(_table(rows))
+        general = GENERAL_FILE.read_text(encoding="utf-8").splitlines()
+        calls = await _calls(session, _spread(general, limit))
+        Report(rows, calls).write(json_out)
+        return calls
+
+    calls = with_session(run, url)
     console.print(
         f"\n{len(calls.wrong)} of {calls.questions} general questions called an expert",
         *(f"  {expert}: {question}" for question, expert in calls.wrong),
         sep="\n",
     )
-    if json_out is not None:
-        json_out.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -100,10 +113,10 @@ def _table(rows: Sequence[Row]) -> Table:
     return table
 
 
-async def _report(
+async def _rows_of_experts(
     session: aiohttp.ClientSession, limit: int | None, against: Sequence[str]
-) -> Report:
-    rows = []
+) -> AsyncIterator[list[Row]]:
+    """The rows of one expert after the other."""
     async with _others(against) as others:
         for point in entry_points(group=GROUP):
             questions = _spread(load_questions(point.load()()), limit)
@@ -113,9 +126,7 @@ async def _report(
                     Contestant("expert alone", f"trivium/{point.name}", session),
                     Contestant("system", "trivium", session),
                 ]
-                rows += await _rows(point, questions, [*mine, *others])
-    general = _spread(GENERAL_FILE.read_text(encoding="utf-8").splitlines(), limit)
-    return Report(rows, await _calls(session, general))
+                yield await _rows(point, questions, [*mine, *others])
 
 
 @asynccontextmanager

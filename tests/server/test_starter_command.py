@@ -58,6 +58,21 @@ async def test_each_contestant_is_asked_and_wrong_calls_are_counted(
     assert "66.7%" in printed
 
 
+async def test_figures_of_experts_are_kept_when_the_run_ends_early(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> None:
+        raise CommandError("stopped")
+
+    monkeypatch.setattr(starter, "_calls", fails)
+    out = tmp_path / "out.json"
+    with pytest.raises(CommandError, match="stopped"):
+        await asyncio.to_thread(starter.evaluate, world.url, None, [], out)
+    report = json.loads(out.read_text())
+    assert [row["kind"] for row in report["rows"]] == ["addition", "multiplication", "all"]
+    assert report["calls"] is None
+
+
 async def test_an_unclear_contestant_is_refused(world: World) -> None:
     with pytest.raises(CommandError, match="NAME=URL"):
         await asyncio.to_thread(starter.evaluate, world.url, 1, ["localhost:8080"], None)
