@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 import time
@@ -43,6 +44,8 @@ def main(name: str, source: Source, description: str) -> None:
     `source(seed)` is an endless stream of examples, the same for the same seed.
     """
     options = _parser(name, description).parse_args()
+    if options.bf16 is None:
+        options.bf16 = _has_bf16(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     quieten_transformers()
@@ -209,20 +212,20 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--bf16",
         action=argparse.BooleanOptionalAction,
-        default=_has_bf16(),
-        help=f"compute products in bf16 (here: {_has_bf16()})",
+        help="compute products in bf16 (where the device is faster with it)",
     )
+    compiler = os.environ.get("CXX", "g++")
     parser.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        default=shutil.which("g++") is not None,
-        help="compile the model first; takes a minute and a C++ compiler",
+        default=shutil.which(compiler) is not None,
+        help=f"compile the model first; takes a minute and a C++ compiler ({compiler})",
     )
     return parser
 
 
-def _has_bf16() -> bool:
-    """Whether products of bf16 numbers are faster than those of float32 here."""
-    if torch.cuda.is_available():
+def _has_bf16(device: str) -> bool:
+    """Whether products of bf16 numbers are faster than those of float32 there."""
+    if device != "cpu":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported())
