@@ -6,7 +6,6 @@ shards that hold the embedding or an untied lm_head are written anew, with K zer
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from router.features import feature_layout
+from router.fingerprint import fingerprint
 from router.sentences import ends_sentence
 from router.vocabulary import DEFAULT_SLOTS, expert_token
 
@@ -75,23 +75,6 @@ def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
-
-
-def fingerprint(source: Path) -> str:
-    """16 hex digits that tell one checkpoint from another: its metadata, and samples of weights.
-
-    Hashes the configuration, tokenizer and chat template whole, and of each weight file its
-    size, its header and first data (1 MiB), so that a 70B checkpoint takes milliseconds.
-    """
-    digest = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        if (source / name).exists():
-            digest.update((source / name).read_bytes())
-    for path in sorted(source.glob("*.safetensors")):
-        digest.update(f"{path.name}:{path.stat().st_size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-    return digest.hexdigest()[:16]
 
 
 def _read_config(source: Path) -> dict[str, Any]:

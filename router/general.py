@@ -14,6 +14,7 @@ from router.background import (
     two_part_questions,
 )
 from router.encode import Encoder, Messages
+from router.framing import framed
 from router.head import Floats
 from router.meta_client import Written
 from router.sentences import sentence_ends
@@ -33,9 +34,10 @@ class General:
     """General traffic.
 
     Attributes:
-        start: `[n, features]`, where answers begin.
+        start: `[n, features]`, where answers begin; of the queries as they stand, and framed
+            (`router/framing.py`).
         near: `[k, features]`, the same of near misses and of questions of many subjects
-            (`router/background.py`).
+            (`router/background.py`), every other one of which is framed as well.
         subject: `[k]`: the number of the subject that each of those is of, from 1; 0: not known.
         ends: `[m, features]`, at ends of sentences inside the answers.
         topics: `[questions, features]`, the mean state of each of `topic_questions` over common
@@ -56,8 +58,12 @@ async def encode_general(encoder: Encoder, say: Progress = lambda text: None) ->
     queries = list(general_queries())
     asked = queries + two_part_questions(queries, PAIRS, seed=1)
     taught, topics = subject_questions(), common_questions()
-    near = [*near_misses(), *(question.bare for question in taught)]
-    begun = [*near, *(question for topic in topics for question in topic)]
+    known = np.unique([question.subject for question in taught], return_inverse=True)[1] + 1
+    subject = np.concatenate([np.zeros(len(near_misses()), np.int64), known, known[::2]])
+    near = [_ask(query) for query in (*near_misses(), *(question.bare for question in taught))]
+    near += [framed(_ask(question.bare), n) for n, question in enumerate(taught[::2])]
+    put = [framed(_ask(query), n) for n, query in enumerate(queries)]
+    begun = [*near, *put, *(_ask(question) for topic in topics for question in topic)]
     total = len(asked) + len(begun)
     written = await encoder.encode(
         [_ask(query) for query in asked],
@@ -65,15 +71,14 @@ async def encode_general(encoder: Encoder, say: Progress = lambda text: None) ->
         lambda done: say(f"encoding general queries {done}/{total}"),
     )
     states = await encoder.states(
-        [_ask(query) for query in begun],
+        begun,
         lambda done: say(f"encoding general queries {len(asked) + done}/{total}"),
     )
-    known = np.unique([question.subject for question in taught], return_inverse=True)[1] + 1
-    near_states, named = np.split(states, [len(near)])
+    near_states, framed_states, named = np.split(states, [len(near), len(near) + len(put)])
     return General(
-        start=np.concatenate([w.states[:1] for w in written]),
+        start=np.concatenate([*(w.states[:1] for w in written), framed_states]),
         near=near_states,
-        subject=np.concatenate([np.zeros(len(near) - len(known), np.int64), known]),
+        subject=subject,
         ends=np.concatenate([w.states[sentence_ends(w.tokens)] for w in written]),
         topics=named.reshape(len(topics), -1, named.shape[1]).mean(axis=0),
         openings=_openings(queries, written),

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from router.background import joined
 from router.encode import Encoder, Messages
 from router.fit import Evidence, Hints, Rivals, fit_row
+from router.framing import framed
 from router.general import General, encode_general
 from router.head import Background, Floats, HeadRow
 from router.joint import JointFit, Training, fit_joint
@@ -214,18 +215,20 @@ class _Prompts:
         inside = [example for example in seen if example[-1]["role"] == "assistant"]
         found = views([last_query(example) for example in begins])
         view_of = [number for number, view in enumerate(found) if view is not None]
+        seen_as = [with_query(begins[number], found[number] or "") for number in view_of]
+        put = [framed(example, number) for number, example in enumerate(begins)]
         asked, continued = _two_part(begins, openings)
         rivals = [(number, e) for number, other in enumerate(others) for e in _some(other.examples)]
         return cls(
             begins=begins,
             inside=inside,
-            views=[with_query(begins[number], found[number] or "") for number in view_of],
+            views=seen_as + put,
             topics=[_ask(question) for question in topic_questions(name)],
             asked=asked + [example[:-1] for example in inside if len(example) > 1],
             continued=continued,
             counter=[query for query in counter if query[-1]["role"] != "assistant"],
             rivals=[example for _, example in rivals],
-            view_of=view_of,
+            view_of=[*view_of, *range(len(begins))],
             owner=[number for number, _ in rivals],
         )
 

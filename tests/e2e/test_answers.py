@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +10,11 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from experts.starter.arithmetic.answers import final_number
+from router.features import Features
+from router.prepare import prepare
+from router.shipped import shipped_general
+from router.vocabulary import DEFAULT_SLOTS
+from server.settings import Settings
 from tests.e2e.conftest import STARTERS, Server
 
 pytestmark = pytest.mark.e2e
@@ -54,6 +60,15 @@ def test_a_calculation_is_routed_and_right(client: OpenAI) -> None:
     assert writers(answer) == ["arithmetic"]
     assert answer.model == "trivium"
     assert answer.choices[0].finish_reason == "stop"
+
+
+def test_what_general_traffic_looks_like_to_the_default_meta_llm_is_shipped(server: Server) -> None:
+    """Without it the first registration encodes two thousand queries."""
+    folder = prepare(Settings().cache_dir / "models", None, DEFAULT_SLOTS)
+    config = json.loads((folder / "config.json").read_text())
+    layout = config["expert_tokens"]
+    found = shipped_general(Features.of(config).fingerprint(layout["fingerprint"]))
+    assert found is not None, "make it anew: python -m router.shipped URL"
 
 
 @pytest.mark.parametrize(

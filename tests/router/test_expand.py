@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 
-from router.expand import ExpandError, expand, fingerprint
+from router.expand import ExpandError, expand
+from router.fingerprint import fingerprint
 
 WORDS = {"a": 0, "b.": 1, "c": 2}
 

@@ -33,8 +33,8 @@ def test_queries_views_names_and_general_queries_have_their_places() -> None:
     assert data.labels.tolist() == [2, 0, 1, 2, 0, 1]
     assert data.features[:, 0].tolist() == [len(query.text) for query in queries]
     views = ["one two three four", "one two", "three four"]
-    assert data.views[:, 0].tolist() == [len(view) for view in views]
-    assert data.view_of.tolist() == [0, 0, 0]
+    assert data.views[:3, 0].tolist() == [len(view) for view in views]
+    assert data.view_of.tolist() == [0, 0, 0, *range(len(queries))], "each is framed once"
     assert data.shifts.shape[0] == 2
     assert len(data.general) >= 300
 
@@ -44,7 +44,8 @@ def test_halves_are_encoded_where_queries_are_few_only() -> None:
     few = [ask("who wrote this great play", "b"), ask("who wrote this other play", "b")]
     none = [ask(f"one two three four {n}", None) for n in range(FEW)]
     data = encode_training(many + few + none, Lengths(), lambda done, of: None)
-    assert data.view_of.tolist() == [FEW, FEW, FEW + 1, FEW + 1]
+    assert data.view_of[:4].tolist() == [FEW, FEW, FEW + 1, FEW + 1]
+    assert data.view_of[4:].tolist() == list(range(2 * FEW + 2)), "each is framed once"
 
 
 def test_an_expert_with_one_query_is_refused() -> None:
