@@ -83,6 +83,21 @@ class Rivals:
     owner: Labels
 
 
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """Questions of many subjects.
+
+    Attributes:
+        features: `[n, features]`.
+        views: `[m, features]`, of some of them as people put them (`router/framing.py`).
+        view_of: `[m]`: which each is a view of.
+    """
+
+    features: Floats
+    views: Floats
+    view_of: Labels
+
+
 def fit_row(
     own: Evidence,
     hints: Hints,
@@ -93,7 +108,7 @@ def fit_row(
     background: Background,
     general: Evidence,
     near: Floats,
-    taught: Floats,
+    taught: Taught,
 ) -> HeadRow:
     """The row of an expert.
 
@@ -107,12 +122,12 @@ def fit_row(
         rows: the other experts' rows, and `background`, which stay as they are.
         general: ordinary traffic.
         near: `[k, features]`, near misses: questions of many subjects, maybe of this one too.
-        taught: the same, many more of them, which only count where answers begin: they would keep
-            the expert from waiting for its part of a request.
+        taught: many more of them, which only count where answers begin: they would keep the expert
+            from waiting for its part of a request.
     """
     share = 1 / (1 + len(rows))
-    none = general.start, near, taught, counter
-    raw = _start_states(own.start, hints, two_part.start, rivals, rows, none, background)
+    none = general.start, near, taught.features, counter
+    raw = _start_states(own.start, hints, two_part.start, rivals, rows, none, taught, background)
     space, states = _in_space(raw)
     start, states = _fit_start(space, states, share)
     pending = _fit_pending(space, states, share)
@@ -183,20 +198,22 @@ def _start_states(
     rivals: Rivals,
     rows: Sequence[HeadRow],
     none: tuple[Floats, Floats, Floats, Floats],
+    taught: Taught,
     background: Background,
 ) -> _Start:
-    """`none`: general queries, near misses, more of them, and counter-examples."""
+    """`none`: general queries, near misses, those that are `taught`, and counter-examples."""
     named = np.concatenate([own, rivals.features, none[0]]).mean(axis=0) + hints.shifts
-    kinds = [own, hints.views, named, two_part, *none, rivals.features]
-    groups = (OWN, OWN, OWN, LATER, GENERAL, NEAR, NEAR, COUNTER)
-    request = (True, False, False, True, True, True, False, True, True)
+    kinds = [own, hints.views, named, two_part, *none, taught.views, rivals.features]
+    groups = (OWN, OWN, OWN, LATER, GENERAL, NEAR, NEAR, COUNTER, NEAR)
+    request = (True, False, False, True, True, True, False, True, False, True)
     features = np.concatenate(kinds)
     counts = [len(kind) for kind in kinds]
     folds = max(2, min(FOLDS, len(own)))
-    worth = (1.0, VIEW_WEIGHT, NAME_WORTH / max(1, len(named)), *[0.0] * 6)
+    worth = (1.0, VIEW_WEIGHT, NAME_WORTH / max(1, len(named)), *[0.0] * 7)
     turns = [np.arange(count) % folds for count in counts]
     turns[1] = turns[0][hints.view_of]
     turns[2] = np.full(counts[2], -1)
+    turns[8] = turns[6][taught.view_of]
     against = background.log_odds(features)
     thresholded = np.stack([against, *(row.scores("start", features) for row in rows)])
     margins = np.array([0.0, *(row.margin[START] for row in rows)])[:, None]

@@ -23,6 +23,8 @@ from router.topics import common_questions
 
 ANSWER_TOKENS = 32
 """How far answers to general queries are followed."""
+FRAMED_STEP = 2
+"""Of the questions of many subjects, every second one is framed."""
 PAIRS = 100
 """General queries of two parts: what follows the first part is the meta LLM's as well."""
 
@@ -34,11 +36,12 @@ class General:
     """General traffic.
 
     Attributes:
-        start: `[n, features]`, where answers begin; of the queries as they stand, and framed
-            (`router/framing.py`).
+        start: `[n, features]`, where answers begin.
         near: `[k, features]`, the same of near misses and of questions of many subjects
-            (`router/background.py`), every other one of which is framed as well.
+            (`router/background.py`).
         subject: `[k]`: the number of the subject that each of those is of, from 1; 0: not known.
+        framed: `[f, features]`, some of them as people put them (`router/framing.py`);
+        framed_of: `[f]`: which of `near` each is a view of.
         ends: `[m, features]`, at ends of sentences inside the answers.
         topics: `[questions, features]`, the mean state of each of `topic_questions` over common
             subjects.
@@ -48,6 +51,8 @@ class General:
     start: Floats
     near: Floats
     subject: Labels
+    framed: Floats
+    framed_of: Labels
     ends: Floats
     topics: Floats
     openings: tuple[tuple[str, str], ...]
@@ -58,12 +63,13 @@ async def encode_general(encoder: Encoder, say: Progress = lambda text: None) ->
     queries = list(general_queries())
     asked = queries + two_part_questions(queries, PAIRS, seed=1)
     taught, topics = subject_questions(), common_questions()
-    known = np.unique([question.subject for question in taught], return_inverse=True)[1] + 1
-    subject = np.concatenate([np.zeros(len(near_misses()), np.int64), known, known[::2]])
-    near = [_ask(query) for query in (*near_misses(), *(question.bare for question in taught))]
-    near += [framed(_ask(question.bare), n) for n, question in enumerate(taught[::2])]
-    put = [framed(_ask(query), n) for n, query in enumerate(queries)]
-    begun = [*near, *put, *(_ask(question) for topic in topics for question in topic)]
+    near = [*near_misses(), *(question.bare for question in taught)]
+    framed_of = np.arange(len(near_misses()), len(near), FRAMED_STEP)
+    begun = [
+        *(_ask(query) for query in near),
+        *(framed(_ask(near[place]), n) for n, place in enumerate(framed_of)),
+        *(_ask(question) for topic in topics for question in topic),
+    ]
     total = len(asked) + len(begun)
     written = await encoder.encode(
         [_ask(query) for query in asked],
@@ -74,11 +80,14 @@ async def encode_general(encoder: Encoder, say: Progress = lambda text: None) ->
         begun,
         lambda done: say(f"encoding general queries {len(asked) + done}/{total}"),
     )
-    near_states, framed_states, named = np.split(states, [len(near), len(near) + len(put)])
+    known = np.unique([question.subject for question in taught], return_inverse=True)[1] + 1
+    near_states, put, named = np.split(states, [len(near), len(near) + len(framed_of)])
     return General(
-        start=np.concatenate([*(w.states[:1] for w in written), framed_states]),
+        start=np.concatenate([w.states[:1] for w in written]),
         near=near_states,
-        subject=subject,
+        subject=np.concatenate([np.zeros(len(near) - len(known), np.int64), known]),
+        framed=put,
+        framed_of=framed_of,
         ends=np.concatenate([w.states[sentence_ends(w.tokens)] for w in written]),
         topics=named.reshape(len(topics), -1, named.shape[1]).mean(axis=0),
         openings=_openings(queries, written),

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from router.background import joined
 from router.encode import Encoder, Messages
-from router.fit import Evidence, Hints, Rivals, fit_row
+from router.fit import Evidence, Hints, Rivals, Taught, fit_row
 from router.framing import framed
 from router.general import General, encode_general
 from router.head import Background, Floats, HeadRow
@@ -119,33 +119,55 @@ def _fit_together(
     counts = [len(own.begins) for own in states]
     starts = np.cumsum([0, *counts])
     view_of = [np.array(own.view_of, np.int64) for own in prompts]
-    none, kinds = _none(view_of, states, general, counter)
+    none = _none(view_of, states, general, counter)
+    first = sum(counts)
     training = Training(
-        features=np.concatenate([*(own.begins for own in states), none]),
-        labels=np.repeat([*range(1, len(counts) + 1), 0], [*counts, len(none)]),
-        kinds=np.concatenate([np.zeros(sum(counts), np.int64), kinds]),
-        views=np.concatenate([own.views for own in states]),
-        view_of=np.concatenate([of + start for of, start in zip(view_of, starts, strict=False)]),
+        features=np.concatenate([*(own.begins for own in states), none.features]),
+        labels=np.repeat([*range(1, len(counts) + 1), 0], [*counts, len(none.features)]),
+        kinds=np.concatenate([np.zeros(first, np.int64), none.kinds]),
+        views=np.concatenate([*(own.views for own in states), none.views]),
+        view_of=np.concatenate(
+            [
+                *(of + start for of, start in zip(view_of, starts, strict=False)),
+                none.view_of + first,
+            ]
+        ),
         shifts=np.stack([shifts_from(own.topics, general.topics) for own in states]),
         general=general.start,
-        general_kind=1 + int(kinds.max(initial=-1)),
+        general_kind=1 + int(none.kinds.max(initial=-1)),
     )
     return fit_joint(training, ROUTED_RATE, ROUTED_RATE)
 
 
+@dataclass(frozen=True, eq=False)
+class _None:
+    """What stands for "no expert": features `[n, d]`, the kind `[n]` of each, and views `[m, d]`
+    of some, `view_of` `[m]`."""
+
+    features: Floats
+    kinds: Labels
+    views: Floats
+    view_of: Labels
+
+
 def _none(
     view_of: Sequence[Labels], states: Sequence[_States], general: General, counter: Floats
-) -> tuple[Floats, Labels]:
-    """What stands for "no expert", and the kind of each: shipped near misses, without those of a
-    subject that an expert has, and the user's `counter`-examples, which all count."""
+) -> _None:
+    """Shipped near misses, without those of a subject that an expert has, and the user's
+    `counter`-examples, which all count."""
     known = general.subject > 0
     subjects = Subjects.fit(general.near[known], general.subject[known] - 1, general.start)
     near = np.where(known, general.subject - 1, subjects.nearest(general.near))
     owned = (subjects.common(s.begins, s.views, of) for s, of in zip(states, view_of, strict=True))
     others = ~np.isin(near, np.concatenate([*owned]))
     kinds = np.concatenate([near[others], subjects.nearest(counter)])
-    features = np.concatenate([general.near[others], counter])
-    return features, np.unique(kinds, return_inverse=True)[1]
+    place, framed_too = np.cumsum(others) - 1, others[general.framed_of]
+    return _None(
+        features=np.concatenate([general.near[others], counter]),
+        kinds=np.unique(kinds, return_inverse=True)[1],
+        views=general.framed[framed_too],
+        view_of=place[general.framed_of[framed_too]],
+    )
 
 
 def split(examples: list[Messages]) -> tuple[list[Messages], list[Messages]]:
@@ -253,6 +275,8 @@ def _fit(
     background: Background,
     general: General,
 ) -> HeadRow:
+    known = general.subject > 0
+    place = np.cumsum(known) - 1
     return fit_row(
         own=Evidence(states.begins, states.inside),
         hints=Hints(
@@ -266,8 +290,8 @@ def _fit(
         rows=rows,
         background=background,
         general=Evidence(general.start, general.ends),
-        near=general.near[general.subject == 0],
-        taught=general.near[general.subject > 0],
+        near=general.near[~known],
+        taught=Taught(general.near[known], general.framed, place[general.framed_of]),
     )
 
 

@@ -20,6 +20,7 @@ from router.general import General, encode_general
 MAX_ENDS = 400
 """Sentence ends that are kept, evenly spaced."""
 OPENINGS = "openings"
+NUMBERS = ("subject", "framed_of")
 
 
 def shipped_general(fingerprint: str) -> General | None:
@@ -34,11 +35,13 @@ def pack(general: General) -> bytes:
     tensors = {
         "start": general.start,
         "near": general.near,
+        "framed": general.framed,
         "ends": general.ends[::step],
         "topics": general.topics,
     }
     packed = {name: states.astype(np.float16) for name, states in tensors.items()}
-    packed["subject"] = general.subject.astype(np.int16)
+    for name in NUMBERS:
+        packed[name] = getattr(general, name).astype(np.int16)
     data: bytes = save(packed, metadata={OPENINGS: json.dumps(general.openings)})
     return data
 
@@ -48,10 +51,10 @@ def unpack(path: Path) -> General:
     with safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         openings = json.loads(file.metadata()[OPENINGS])
-    subject = tensors.pop("subject").astype(np.int64)
+    numbers = {name: tensors.pop(name).astype(np.int64) for name in NUMBERS}
     states = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     openings = tuple((query, opening) for query, opening in openings)
-    return General(**states, subject=subject, openings=openings)
+    return General(**states, **numbers, openings=openings)
 
 
 def _name(fingerprint: str) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from router.fit import FALSE_ROUTE_RATE, TURN_RATE, Evidence, Hints, Rivals, fit_row
+from router.fit import FALSE_ROUTE_RATE, TURN_RATE, Evidence, Hints, Rivals, Taught, fit_row
 from router.head import Background, Floats, HeadRow, chances
 
 HIDDEN = 32
@@ -47,7 +47,8 @@ def fit(
     counter: Floats = NOTHING.start,
     background: Background = NO_KINDS,
 ) -> HeadRow:
-    return fit_row(own, hints, two_part, counter, rivals, rows, background, general, near, taught)
+    many = Taught(taught, draw(0), np.array([], np.int64))
+    return fit_row(own, hints, two_part, counter, rivals, rows, background, general, near, many)
 
 
 def share(scores: Floats) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from router.encode import Messages
+from router.framing import framed
 from router.general import General
 from router.head import Background, Floats
 from router.learn import MAX_RIVAL_EXAMPLES, Learned, Other, learn_row, learn_together, split
@@ -29,7 +30,7 @@ class Words:
         self, prompts: Sequence[Messages], progress: Callable[[int], None] = lambda done: None
     ) -> Floats:
         self.asked += prompts
-        rows = [_bag(" ".join(turn["content"] for turn in prompt)) for prompt in prompts]
+        rows = [_text(prompt) for prompt in prompts]
         return np.stack(rows) if rows else np.empty((0, SIZE), np.float32)
 
 
@@ -38,6 +39,10 @@ def _bag(text: str) -> Floats:
     rows = [np.random.default_rng(zlib.crc32(word.encode())).normal(size=SIZE) for word in words]
     bag: Floats = (np.sum(rows, axis=0) / len(rows) ** 0.5).astype(np.float32)
     return bag
+
+
+def _text(prompt: Messages) -> Floats:
+    return _bag(" ".join(turn["content"] for turn in prompt))
 
 
 def ask(text: str) -> Messages:
@@ -62,10 +67,13 @@ NEAR = (
 def general(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shipped for the encoder above."""
     start = np.stack([_bag(f"{text} {n}") for text in CHAT for n in range(10)])
-    near = np.stack([_bag(text.format(n, n)) for text in NEAR for n in range(20)])
+    asked = [text.format(n, n) for text in NEAR for n in range(20)]
+    near = np.stack([_bag(text) for text in asked])
+    framed_of = np.arange(20, 80, 2)
+    put = np.stack([_text(framed(ask(asked[place]), n)) for n, place in enumerate(framed_of)])
     subject = np.repeat(np.arange(len(NEAR)), 20)
     topics = np.zeros((6, SIZE), np.float32)
-    found = General(start, near, subject, start[:20], topics, OPENINGS)
+    found = General(start, near, subject, put, framed_of, start[:20], topics, OPENINGS)
     monkeypatch.setattr("router.learn.shipped_general", lambda fingerprint: found)
 
 
@@ -94,6 +102,14 @@ async def test_a_row_is_learned_and_some_examples_are_kept_back() -> None:
     assert len(learned.held_out) == 5
     assert (scores(learned, learned.held_out) > 0).mean() >= 0.6, "words alone hardly tell it"
     assert (scores(learned, [ask("sing a song please"), *STARS]) < 0).mean() > 0.9
+
+
+async def test_words_around_a_query_do_not_speak_for_the_expert() -> None:
+    learned = await learn(SUMS)
+    chat = np.stack([_text(framed(ask(text), n)) for n, text in enumerate(CHAT * 3)])
+    sums = np.stack([_text(framed(query, n)) for n, query in enumerate(SUMS)])
+    assert (learned.row.scores("start", chat) > 0).mean() < 0.1
+    assert (learned.row.scores("start", sums) > 0).mean() >= 0.5
 
 
 async def test_counter_examples_are_told_apart() -> None:

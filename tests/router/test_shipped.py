@@ -19,14 +19,25 @@ def test_what_is_packed_is_small_and_the_same(ends: int, tmp_path: Path) -> None
     start, near, many, topics = (
         rng.normal(size=(count, 8)).astype(np.float32) for count in (5, 3, ends, 6)
     )
-    general = General(start, near, np.array([0, 1, 80]), many, topics, (("Wie geht es?", "Gut."),))
+    general = General(
+        start=start,
+        near=near,
+        subject=np.array([0, 1, 80]),
+        framed=near[1:],
+        framed_of=np.array([1, 2]),
+        ends=many,
+        topics=topics,
+        openings=(("Wie geht es?", "Gut."),),
+    )
     path = tmp_path / "general.safetensors"
     path.write_bytes(pack(general))
     after = unpack(path)
     assert after.start.dtype == np.float32
     assert len(after.ends) <= MAX_ENDS
-    assert path.stat().st_size < 2 * 8 * (5 + 3 + MAX_ENDS + 6) + 600
+    assert path.stat().st_size < 2 * 8 * (5 + 3 + 2 + MAX_ENDS + 6) + 800
     assert after.openings == general.openings
     np.testing.assert_allclose(after.start, start, atol=2e-3)
     np.testing.assert_allclose(after.topics, topics, atol=2e-3)
+    np.testing.assert_allclose(after.framed, near[1:], atol=2e-3)
     assert after.subject.tolist() == [0, 1, 80]
+    assert after.framed_of.tolist() == [1, 2]
