@@ -29,7 +29,7 @@ GENERAL_WEIGHT = 0.03
 """Weight of a general query that Trivium ships, beside one of the user's own data with 1."""
 FALSE_ROUTE_RATE = 0.02
 """Share of shipped general queries that may be routed."""
-NEAR_MISS_RATE = 0.05
+NEAR_MISS_RATE = 0.04
 """Share of the data's own general queries, near misses of experts, that may be routed."""
 BACKGROUND_WORTH = 8.0
 """How much all kinds of "no expert" together weigh in the fit, where an expert weighs 1."""

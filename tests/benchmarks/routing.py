@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from router.dataset import limit_per_expert, read_queries
 from router.evaluate import figures
 from router.joint import decisions, fit_joint
 from router.offline import OfflineEncoder
 from router.prepare import prepare
+from router.solver import FIT_THREADS
 from router.training import encode_training, experts_of, labels_of
 from router.vocabulary import DEFAULT_SLOTS
 from server.settings import Settings
@@ -37,7 +39,8 @@ def main(train: Path, unseen: Path) -> None:
             queries = limit_per_expert(everything, limit, seed)
             data = encode_training(queries, encoder, lambda done, of: None)
             start = time.perf_counter()
-            fit = fit_joint(data)
+            with threadpool_limits(FIT_THREADS):
+                fit = fit_joint(data)
             took = time.perf_counter() - start
             scores = fit.scores(features)
             found = figures(truth, decisions(scores), experts, fit.probabilities(scores))

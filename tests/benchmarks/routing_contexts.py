@@ -1,5 +1,5 @@
-"""Queries behind system prompts and other exchanges: accuracy of the joint fit where what stands
-before the query was never seen.
+"""Queries behind system prompts, other exchanges and polite words: accuracy of the joint fit where
+what stands before the query was never seen.
 
 python -m tests.benchmarks.routing_contexts TRAIN.jsonl UNSEEN.jsonl
 """
@@ -18,6 +18,7 @@ from router.joint import decisions, fit_joint
 from router.offline import OfflineEncoder
 from router.prepare import prepare
 from router.training import encode_training, experts_of, labels_of
+from router.views import with_query
 from router.vocabulary import DEFAULT_SLOTS
 from server.settings import Settings
 
@@ -61,6 +62,20 @@ EXCHANGES = (
     ("Thanks, that helped!", "You're welcome! Is there anything else you would like to know?"),
 )
 
+POLITE = (
+    "hey, quick one: ",
+    "Good morning. I am preparing for an exam and got stuck here. ",
+    "ok so ",
+    "Could you look at the following for me?\n\n",
+    "Sorry to bother you again! ",
+)
+
+
+def greeted(queries: Sequence[Query]) -> list[Messages]:
+    """Each query behind polite words in the same turn."""
+    rng = random.Random(2)
+    return [with_query(query.messages, rng.choice(POLITE) + query.text) for query in queries]
+
 
 def behind(queries: Sequence[Query], contexts: Sequence[Messages]) -> list[Messages]:
     """Each query behind one of the contexts."""
@@ -83,6 +98,7 @@ def main(train: Path, unseen: Path) -> None:
         "alone": encoder.encode([query.messages for query in asked]),
         "system prompt": encoder.encode(behind(asked, systems)),
         "another exchange": encoder.encode(behind(asked, exchanges)),
+        "polite words": encoder.encode(greeted(asked)),
     }
     print("examples  before the query     accuracy  false routes")
     for limit in LIMITS:
