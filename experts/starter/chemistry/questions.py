@@ -32,7 +32,7 @@ EVALUATION: dict[str, tuple[tuple[Kind, ...], int, int]] = {
 """Operation → kinds; questions about compounds that training does not contain; other questions,
 in wordings that training does not contain."""
 UNKNOWN, FOLLOW_UPS = 30, 90
-EXAMPLES = 124
+EXAMPLES = 200
 
 
 def evaluation() -> Iterator[Line]:
@@ -78,7 +78,7 @@ def _follow_up(random: Random) -> Line | None:
 
 
 def examples() -> Iterator[Line]:
-    """176 queries for fitting the expert's token, 124 of them single questions."""
+    """252 queries for fitting the expert's token, 200 of them single questions."""
     random = Random(EXAMPLES_SEED)
     kinds = list(sampling.MIX)
     weighted: list[Kind] = [*kinds, "formula", "name", "molar mass", "molar mass", "oxidation"]
