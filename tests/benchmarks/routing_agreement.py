@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.routing_agreement URL HEAD.safetensors QUERIES.jsonl
 
-URL is the base URL, without /v1, of a meta worker that no orchestrator uses, which would put its own
-head back: `trivium worker meta -- --host 127.0.0.1 --port 8111`. Prints how many decisions agree.
+URL is the base URL, without /v1, of a meta worker that no orchestrator uses (it would put its own
+head back): `trivium worker meta -- --host 127.0.0.1 --port 8111`. Prints how many decisions agree.
 """
 
 from __future__ import annotations
