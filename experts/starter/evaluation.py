@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,19 @@ def load_questions(folder: Path) -> list[Question]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
     return [Question(**json.loads(line)) for line in lines if line.strip()]
+
+
+def package_of(module: str, folder: Path) -> str:
+    """The package that lies in an expert's `folder`: `module`, where the function is that returns
+    the folder, or one below it. Raises ModuleNotFoundError."""
+    for name in (module, f"{module}.{folder.name}"):
+        try:
+            spec = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            continue
+        if spec is not None and str(folder) in map(str, spec.submodule_search_locations or ()):
+            return name
+    raise ModuleNotFoundError(f"no package lies in {folder}", name=module)
 
 
 def scorer(package: str) -> IsCorrect:

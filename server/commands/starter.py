@@ -21,7 +21,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 import experts.starter
-from experts.starter.evaluation import Question, load_questions, scorer
+from experts.starter.evaluation import (
+    FILE,
+    IsCorrect,
+    Question,
+    load_questions,
+    package_of,
+    scorer,
+)
 from server.commands.client import CommandError, checked, with_session
 from server.workers.starters import GROUP
 
@@ -42,6 +49,15 @@ class Contestant:
     name: str
     model: str
     session: aiohttp.ClientSession
+
+
+@dataclass(frozen=True)
+class Pack:
+    """An expert pack's questions, and what judges answers to them."""
+
+    name: str
+    questions: list[Question]
+    is_correct: IsCorrect
 
 
 @dataclass(frozen=True)
@@ -117,16 +133,31 @@ async def _rows_of_experts(
     session: aiohttp.ClientSession, limit: int | None, against: Sequence[str]
 ) -> AsyncIterator[list[Row]]:
     """The rows of one expert after the other."""
+    packs = [pack for point in entry_points(group=GROUP) if (pack := _pack(point, limit))]
     async with _others(against) as others:
-        for point in entry_points(group=GROUP):
-            questions = _spread(load_questions(point.load()()), limit)
-            if questions:
-                mine = [
-                    Contestant("meta alone", "trivium/meta", session),
-                    Contestant("expert alone", f"trivium/{point.name}", session),
-                    Contestant("system", "trivium", session),
-                ]
-                yield await _rows(point, questions, [*mine, *others])
+        for pack in packs:
+            mine = [
+                Contestant("meta alone", "trivium/meta", session),
+                Contestant("expert alone", f"trivium/{pack.name}", session),
+                Contestant("system", "trivium", session),
+            ]
+            yield await _rows(pack, [*mine, *others])
+
+
+def _pack(point: EntryPoint, limit: int | None) -> Pack | None:
+    """What an expert pack is evaluated with; None if it has no questions. Raises CommandError."""
+    folder: Path = point.load()()
+    questions = _spread(load_questions(folder), limit)
+    if not questions:
+        return None
+    try:
+        is_correct = scorer(package_of(point.module, folder))
+    except (ImportError, AttributeError) as error:
+        raise CommandError(
+            f"the expert pack {point.name} has {FILE}, but its answers cannot be judged ({error});"
+            f" write {folder / 'answers.py'} with is_correct(text, answer)"
+        ) from None
+    return Pack(point.name, questions, is_correct)
 
 
 @asynccontextmanager
@@ -148,18 +179,16 @@ async def _others(against: Sequence[str]) -> AsyncIterator[list[Contestant]]:
             await contestant.session.close()
 
 
-async def _rows(
-    point: EntryPoint, questions: list[Question], contestants: Sequence[Contestant]
-) -> list[Row]:
-    is_correct = scorer(f"{point.module}.{point.name}")
+async def _rows(pack: Pack, contestants: Sequence[Contestant]) -> list[Row]:
+    questions = pack.questions
     right: dict[str, list[bool]] = {}
     for contestant in contestants:
         texts = await _each(
-            f"{point.name}: {contestant.name}",
+            f"{pack.name}: {contestant.name}",
             [_ask(contestant, question.messages) for question in questions],
         )
         right[contestant.name] = [
-            is_correct(text, question.answer)
+            pack.is_correct(text, question.answer)
             for text, question in zip(texts, questions, strict=True)
         ]
     kinds = dict.fromkeys(question.operation for question in questions)
@@ -167,7 +196,7 @@ async def _rows(
     for kind in [*kinds, ALL]:
         places = [i for i, q in enumerate(questions) if kind in (ALL, q.operation)]
         exact = {name: sum(found[i] for i in places) / len(places) for name, found in right.items()}
-        rows.append(Row(point.name, kind, len(places), exact))
+        rows.append(Row(pack.name, kind, len(places), exact))
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,40 @@ async def test_figures_of_experts_are_kept_when_the_run_ends_early(
     report = json.loads(out.read_text())
     assert [row["kind"] for row in report["rows"]] == ["addition", "multiplication", "all"]
     assert report["calls"] is None
+
+
+PACK = {
+    "__init__.py": """from pathlib import Path
+
+def folder():
+    return Path(__file__).parent
+""",
+    "answers.py": "def is_correct(text, answer): return answer in text\n",
+}
+
+
+@pytest.mark.parametrize("judged", [True, False])
+async def test_somebody_elses_pack_is_judged_by_its_own_answers(
+    judged: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"pack_of_somebody_{judged}".lower()
+    (tmp_path / name).mkdir()
+    for file, text in PACK.items():
+        if judged or file != "answers.py":
+            (tmp_path / name / file).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("arithmetic", f"{name}:folder", GROUP)
+    monkeypatch.setattr(starter, "entry_points", lambda group: [point])
+    world.arithmetic.behave = says("= 42")
+    out = tmp_path / "out.json"
+    work = asyncio.to_thread(starter.evaluate, world.url, None, [], out)
+    if not judged:
+        with pytest.raises(CommandError, match=r"answers\.py with is_correct"):
+            await work
+        return
+    await work
+    rows = {row["kind"]: row["exact"] for row in json.loads(out.read_text())["rows"]}
+    assert rows["all"]["expert alone"] == pytest.approx(2 / 3)
 
 
 async def test_an_unclear_contestant_is_refused(world: World) -> None:
