@@ -89,9 +89,15 @@ class Addresses:
                     param=param,
                 )
 
-    def connector(self) -> aiohttp.TCPConnector:
-        """For an aiohttp session: connects to permitted addresses only."""
-        return aiohttp.TCPConnector(limit=0, resolver=_Resolver(self), socket_factory=self._open)
+    def connector(self, keep_seconds: float) -> aiohttp.TCPConnector:
+        """For an aiohttp session: connects to permitted addresses only, and uses no connection that
+        was idle for more than `keep_seconds`."""
+        return aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=keep_seconds,
+            resolver=_Resolver(self),
+            socket_factory=self._open,
+        )
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """A socket connected to the first permitted address that answers. Raises OSError."""

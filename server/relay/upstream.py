@@ -28,7 +28,7 @@ from server.errors import (
     UpstreamTimeout,
 )
 from server.relay.chunks import plain_events
-from server.relay.connections import CannotConnect, Connection, Connections
+from server.relay.connections import KEEP_SECONDS, CannotConnect, Connection, Connections
 from server.relay.events import Finished, RawDelta, TextDelta, Usage, WorkerBatch, WorkerEvent
 from server.relay.snapshot import Endpoint
 from server.relay.sse import EventTooLarge, SSEParser
@@ -97,7 +97,12 @@ class Timeouts:
 def worker_session(addresses: Addresses | None = None) -> aiohttp.ClientSession:
     """A session for all that is asked of workers besides answers: are they up, which rows have
     they? With `addresses` it connects to permitted ones only."""
-    connector = addresses.connector() if addresses else aiohttp.TCPConnector(limit=0)
+    kept = KEEP_SECONDS
+    connector = (
+        addresses.connector(kept)
+        if addresses
+        else aiohttp.TCPConnector(limit=0, keepalive_timeout=kept)
+    )
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 

@@ -33,10 +33,13 @@ from router.prepare import prepare
 from router.training import experts_of
 from server.settings import Settings
 from server.workers.engines import LocalEngines
+from server.workers.worker import Worker
 
 TOKENS = 160
 """Of a general answer, and of what may come before a hand-over."""
 CONCURRENCY = 16
+KEEP_ALIVE = 2.0
+"""Seconds after which an idle connection is not used again: fewer than a server waits."""
 FIRSTS = (
     "In one sentence, what is a fox?",
     "Name a colour.",
@@ -189,13 +192,30 @@ def _outcome(expert: str | None, written: int, query: Query) -> str:
     return "after the first part" if written else "at once"
 
 
+class _Metas:
+    """The meta workers that there are: one."""
+
+    def __init__(self) -> None:
+        self.workers: list[Worker] = []
+
+    def add(self, worker: Worker) -> None:
+        self.workers.append(worker)
+
+    async def remove(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+
+
 async def run(args: argparse.Namespace) -> dict[str, Any]:
     settings = Settings()
     checkpoint = None
     if not settings.meta_bases:
         checkpoint = await asyncio.to_thread(prepare, settings.models_dir, None, settings.slots)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        worker = LocalEngines(settings, session).metas(checkpoint, lambda worker: None)[0]
+    timeout = aiohttp.ClientTimeout(total=None)
+    connector = aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        metas = _Metas()
+        LocalEngines(settings, session).metas(checkpoint, metas, lambda worker: None)
+        worker = metas.workers[0]
         worker.start()
         try:
             (endpoint,) = await worker.ready()

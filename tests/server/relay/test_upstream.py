@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from server.errors import ContextTooLong, UpstreamError, UpstreamFailed, UpstreamRejected
+from server.relay import upstream
 from server.relay.connections import Connections
 from server.relay.events import Finished, RawDelta, TextDelta, Usage
 from server.relay.upstream import MAX_MESSAGE, Upstream, parse_event, worker_error, worker_session
@@ -133,3 +135,30 @@ async def test_a_session_has_no_limit_of_connections() -> None:
     async with worker_session() as session:
         assert session.connector is not None
         assert session.connector.limit == 0
+
+
+@pytest.mark.parametrize(("kept", "connections"), [(60.0, 1), (0.05, 2)])
+async def test_workers_are_not_asked_over_connections_that_were_idle_for_long(
+    kept: float, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They close them, and a request that is just being sent would fail."""
+    opened = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        while await reader.readline():
+            while (await reader.readline()).strip():
+                pass
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
+
+    monkeypatch.setattr(upstream, "KEEP_SECONDS", kept)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with worker_session() as session:
+            for _ in range(2):
+                async with session.get(url) as response:
+                    assert await response.text() == "ok"
+                await asyncio.sleep(0.2)
+    assert opened == connections
