@@ -253,7 +253,7 @@ def test_shipped_questions_are_what_the_code_writes() -> None:
     assert all(len(question["messages"]) == 3 for question in follow_ups)
     manifest = load_manifest(questions.FOLDER)
     assert manifest.name == "chemistry"
-    assert 160 <= len(manifest.examples) <= 180
+    assert len(manifest.examples) == questions.EXAMPLES + 52
     asked = {question["messages"][-1]["content"] for question in QUESTIONS}
     assert not asked & {e.messages[-1].content for e in manifest.examples if len(e.messages) == 1}
 
