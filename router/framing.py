@@ -34,9 +34,8 @@ EXCHANGES = (
     ("Who are you?", "I am an assistant that answers questions."),
     ("Suggest a name for a boat.", 'How about "Second Wind"?'),
 )
-
-
 WAYS = 3
+"""Words before a query, words after it, an exchange before it."""
 
 
 def framed(query: Messages, number: int) -> Messages:

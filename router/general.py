@@ -40,7 +40,7 @@ class General:
         near: `[k, features]`, the same of near misses and of questions of many subjects
             (`router/background.py`).
         subject: `[k]`: the number of the subject that each of those is of, from 1; 0: not known.
-        framed: `[f, features]`, some of them as people put them (`router/framing.py`);
+        framed: `[f, features]`, some of `near` as people put them (`router/framing.py`).
         framed_of: `[f]`: which of `near` each is a view of.
         ends: `[m, features]`, at ends of sentences inside the answers.
         topics: `[questions, features]`, the mean state of each of `topic_questions` over common

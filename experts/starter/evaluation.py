@@ -42,7 +42,8 @@ def package_of(module: str, folder: Path) -> str:
             spec = importlib.util.find_spec(name)
         except ModuleNotFoundError:
             continue
-        if spec is not None and str(folder) in map(str, spec.submodule_search_locations or ()):
+        places = spec.submodule_search_locations if spec is not None else None
+        if any(Path(place).resolve() == folder.resolve() for place in places or ()):
             return name
     raise ModuleNotFoundError(f"no package lies in {folder}", name=module)
 

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from router.dataset import Query, limit_per_expert, read_queries
 from router.encode import Encoder, Messages
 from router.head import Background, HeadRow, build_head
@@ -31,6 +29,7 @@ from router.learn import Other, learn_row, learn_together
 from router.meta_client import MetaClient, MetaInfo
 from router.prepare import prepare
 from router.training import experts_of
+from server.relay.upstream import worker_session
 from server.settings import Settings
 from server.workers.engines import LocalEngines
 from server.workers.worker import Worker
@@ -38,8 +37,6 @@ from server.workers.worker import Worker
 TOKENS = 160
 """Of a general answer, and of what may come before a hand-over."""
 CONCURRENCY = 16
-KEEP_ALIVE = 2.0
-"""Seconds after which an idle connection is not used again: fewer than a server waits."""
 FIRSTS = (
     "In one sentence, what is a fox?",
     "Name a colour.",
@@ -210,9 +207,7 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     checkpoint = None
     if not settings.meta_bases:
         checkpoint = await asyncio.to_thread(prepare, settings.models_dir, None, settings.slots)
-    timeout = aiohttp.ClientTimeout(total=None)
-    connector = aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE)
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+    async with worker_session() as session:
         metas = _Metas()
         LocalEngines(settings, session).metas(checkpoint, metas, lambda worker: None)
         worker = metas.workers[0]

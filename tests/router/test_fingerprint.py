@@ -70,6 +70,15 @@ def test_another_template_rope_vocabulary_or_weight_is_another_checkpoint(
     assert fingerprint(path) != fingerprint(folder(tmp_path / "as it was"))
 
 
+def test_a_late_tensor_counts_where_the_first_one_is_shared(tmp_path: Path) -> None:
+    a, b = folder(tmp_path / "a"), folder(tmp_path / "b")
+    embedding = torch.ones(1 << 20)
+    for path, value in ((a, 0.0), (b, 1.0)):
+        layer = torch.full((1 << 18,), value)
+        save_file({"a.embedding": embedding, "b.layer": layer}, path / "model.safetensors")
+    assert fingerprint(a) != fingerprint(b)
+
+
 def test_files_that_are_no_json_are_somebody_elses_error(tmp_path: Path) -> None:
     path = folder(tmp_path / "broken")
     (path / "config.json").write_text("{")
