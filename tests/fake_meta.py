@@ -114,4 +114,5 @@ def embed(text: str) -> np.ndarray:
     state = np.random.default_rng(zlib.crc32(text.encode())).normal(size=HIDDEN) * 0.05
     for word in words:
         state += np.random.default_rng(zlib.crc32(word.encode())).normal(size=HIDDEN)
-    return (state / max(len(words), 1) ** 0.5).astype(np.float32)
+    found: np.ndarray = (state / max(len(words), 1) ** 0.5).astype(np.float32)
+    return found

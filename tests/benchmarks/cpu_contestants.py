@@ -201,10 +201,11 @@ def _onednn_input(x: Tensor) -> tuple[Tensor, float]:
 
 def _onednn(x: tuple[Tensor, float], weight: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     (x_q, scale), (packed, scales, zeros) = x, weight
-    return torch.ops.onednn.qlinear_pointwise(
+    y: Tensor = torch.ops.onednn.qlinear_pointwise(
         *(x_q, scale, 128, packed, scales, zeros, None),
         *(1.0, 0, torch.float32, "none", [], ""),
     )
+    return y
 
 
 def _fbgemm_pack(values: Tensor) -> Any:
@@ -216,7 +217,8 @@ def _fbgemm_pack(values: Tensor) -> Any:
 
 
 def _fbgemm(x: Tensor, weight: Any) -> Tensor:
-    return torch.ops.quantized.linear_dynamic(x, weight, False)
+    y: Tensor = torch.ops.quantized.linear_dynamic(x, weight, False)
+    return y
 
 
 def _torch_loader(way: Format) -> Loader:

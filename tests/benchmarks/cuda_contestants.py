@@ -189,7 +189,7 @@ def _marlin() -> Contestant:
 
     def product(x: Tensor, packed: tuple[Any, ...]) -> Tensor:
         weight, scales, zeros, workspace, (out, inputs) = packed
-        return marlin.apply_gptq_marlin_linear(
+        y: Tensor = marlin.apply_gptq_marlin_linear(
             input=x,
             weight=weight,
             weight_scale=scales,
@@ -199,6 +199,7 @@ def _marlin() -> Contestant:
             output_size_per_partition=out,
             input_size_per_partition=inputs,
         )
+        return y
 
     return Contestant(MARLIN, pack, product, lambda packed: _bytes(packed[:2]))
 

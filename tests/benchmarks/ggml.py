@@ -117,7 +117,7 @@ class Ggml:
         i = 0
         while types[i]:
             if self.base.ggml_backend_buft_name(types[i]) == REPACK:
-                return types[i]
+                return int(types[i])
             i += 1
         return None
 

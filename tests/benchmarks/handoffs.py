@@ -144,7 +144,10 @@ async def measure(world: World, unseen: Sequence[Query]) -> dict[str, Any]:
     short = [query for query in own if len(query.text.split()) < 60]
     chosen = rng.sample(short, min(60, len(short)))
     parts = await gather([world.asked(_two_part(rng, query), TOKENS) for query in chosen])
-    outcomes = Counter(_outcome(*found, query) for found, query in zip(parts, chosen, strict=True))
+    outcomes = Counter(
+        _outcome(expert, written, query)
+        for (expert, written), query in zip(parts, chosen, strict=True)
+    )
     chat: list[Messages] = [[{"role": "user", "content": text}] for text in CHAT]
     near = [query.messages for query in rng.sample(none, min(36, len(none)))]
     return {

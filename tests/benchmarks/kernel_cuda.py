@@ -133,7 +133,7 @@ def _job(held: Held, x: torch.Tensor) -> tuple[Job, bool]:
     if not x.is_cuda:
         one_pass()
         return plain, False
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         one_pass()  # compiles and tunes what is compiled at first use

@@ -68,7 +68,7 @@ def _decode_bars(axes: Axes, rows: list[dict[str, Any]], limit: float) -> None:
             for x, y in zip(places, heights, strict=True):
                 axes.annotate(f"{y:.0f}", (x, y), ha="center", va="bottom", fontsize=8)
     axes.axhline(limit, color="#c1121f", linestyle=":", linewidth=1)
-    place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+    place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
     axes.text(
         1, limit, f"memory limit at 2 bits ({limit:.0f})", color="#c1121f", fontsize=8, **place
     )

@@ -114,9 +114,17 @@ def request(url: str, question: str) -> bytes:
     return (head + body).encode()
 
 
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a URL that names both."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
 async def load(url: str, question: str, clients: int, seconds: float, warm: float) -> Result:
     """`clients` clients for `seconds`, after `warm` seconds that do not count."""
-    result, parts, ask = Result(), urlsplit(url), request(url, question)
+    result, address, ask = Result(), address_of(url), request(url, question)
     loop = asyncio.get_running_loop()
     began = time.perf_counter() + warm
     end = began + seconds
@@ -126,7 +134,7 @@ async def load(url: str, question: str, clients: int, seconds: float, warm: floa
         while time.perf_counter() < end:
             try:
                 if client is None:
-                    _, client = await loop.create_connection(Client, parts.hostname, parts.port)
+                    _, client = await loop.create_connection(Client, *address)
                 status, body, first = await client.ask(ask)
                 wrong = fault(status, body)
             except (OSError, httptools.HttpParserError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.benchmarks import report
@@ -63,4 +64,4 @@ def _crowd(part: dict[str, Any]) -> None:
     report.show_table(f"\nSlow streams, all at once, {part['seconds']:g} s", columns, [line])
 
 
-PARTS = {"speed": _speed, "first": _first, "crowd": _crowd}
+PARTS: dict[str, Callable[[Any], None]] = {"speed": _speed, "first": _first, "crowd": _crowd}

@@ -59,7 +59,8 @@ async def ask(
     if exactly:
         body["ignore_eos"] = True
     began = time.perf_counter()
-    first, usage, segments = 0.0, None, []
+    first, usage = 0.0, None
+    segments: list[dict[str, Any]] = []
     async with session.post("v1/chat/completions", json=body) as response:
         if response.status != 200:
             raise LoadError(f"{model}: {response.status} {await response.text()}")

@@ -19,14 +19,13 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import uvloop
 
 from server.workers.worker import free_port
 from tests.benchmarks import report
-from tests.benchmarks.relay_load import Client, fault, request
+from tests.benchmarks.relay_load import Client, address_of, fault, request
 from tests.benchmarks.relay_servers import Cores, orchestrator, stub
 
 MIX = (
@@ -77,14 +76,14 @@ async def soak(url: str, process: psutil.Process, seconds: float, clients: int) 
 
 
 async def _client(seen: Soak, url: str, number: int, end: float) -> None:
-    loop, parts = asyncio.get_running_loop(), urlsplit(url)
+    loop, address = asyncio.get_running_loop(), address_of(url)
     client: Client | None = None
     for turn in itertools.count(number):
         if time.monotonic() > end:
             break
         question = f"relay {MIX[turn % len(MIX)]}"
         if client is None:
-            _, client = await loop.create_connection(Client, parts.hostname, parts.port)
+            _, client = await loop.create_connection(Client, *address)
         asking = asyncio.ensure_future(client.ask(request(url, question)))
         if turn % LEAVE_EVERY == 0:
             await asyncio.wait({asking}, timeout=0.005)

@@ -49,7 +49,7 @@ class FakeHumming:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[dict[str, Any]] = []
         self.transformed = 0
-        names = {
+        names: dict[str, dict[str, Any]] = {
             "": {"dtypes": SimpleNamespace(DataType=SimpleNamespace(from_torch_dtype=str))},
             ".schema": {"HummingWeightSchema": WeightSchema, "HummingInputSchema": SimpleNamespace},
             ".transform": {"prepare_and_transform_humming_tensors": self._transform},
@@ -163,5 +163,5 @@ def _product(config: LayerConfig, x: Tensor, call: dict[str, Any], expert: int) 
     if config.a_dtype == "int8":  # `kernel/process_input/quantization.cuh`
         scale = (full.abs().amax(1, keepdim=True) / 127).clamp(min=1e-30)
         full = (full * (1 / scale)).round()
-    y = full @ values.t() * scale * call["weight_scale"][expert].float()[:, kept[0]]
+    y: Tensor = full @ values.t() * scale * call["weight_scale"][expert].float()[:, kept[0]]
     return y + call["bias"][expert].float()[kept[0]] if config.has_bias else y
