@@ -126,8 +126,21 @@ def fit_row(
             from waiting for its part of a request.
     """
     share = 1 / (1 + len(rows))
-    none = general.start, near, taught.features, counter
-    raw = _start_states(own.start, hints, two_part.start, rivals, rows, none, taught, background)
+    named = np.concatenate([own.start, rivals.features, general.start]).mean(axis=0) + hints.shifts
+    folds = max(2, min(FOLDS, len(own.start)))
+    kinds = [
+        _Kind(own.start, OWN, own=1.0, request=True),
+        _Kind(hints.views, OWN, own=VIEW_WEIGHT, fold=hints.view_of % folds),
+        _Kind(named, OWN, own=NAME_WORTH / max(1, len(named)), fold=np.full(len(named), -1)),
+        _Kind(two_part.start, LATER, request=True),
+        _Kind(general.start, GENERAL, request=True),
+        _Kind(near, NEAR, request=True),
+        _Kind(taught.features, NEAR),
+        _Kind(counter, COUNTER, request=True),
+        _Kind(taught.views, NEAR, fold=taught.view_of % folds),
+        _Kind(rivals.features, RIVALS + rivals.owner, request=True),
+    ]
+    raw = _start_states(kinds, folds, rows, background)
     space, states = _in_space(raw)
     start, states = _fit_start(space, states, share)
     pending = _fit_pending(space, states, share)
@@ -191,39 +204,41 @@ def _fit_start(space: Space, states: _Start, share: float) -> tuple[Part, _Start
     return Part(row * scale, intercept * scale + shift, margin), states
 
 
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """States `[n, features]` of one kind; `group`, `own` and `request` as in `_Start`. Without a
+    `fold` they take turns."""
+
+    features: Floats
+    group: int | Labels
+    own: float = 0.0
+    request: bool = False
+    fold: Labels | None = None
+
+
 def _start_states(
-    own: Floats,
-    hints: Hints,
-    two_part: Floats,
-    rivals: Rivals,
-    rows: Sequence[HeadRow],
-    none: tuple[Floats, Floats, Floats, Floats],
-    taught: Taught,
-    background: Background,
+    kinds: Sequence[_Kind], folds: int, rows: Sequence[HeadRow], background: Background
 ) -> _Start:
-    """`none`: general queries, near misses, those that are `taught`, and counter-examples."""
-    named = np.concatenate([own, rivals.features, none[0]]).mean(axis=0) + hints.shifts
-    kinds = [own, hints.views, named, two_part, *none, taught.views, rivals.features]
-    groups = (OWN, OWN, OWN, LATER, GENERAL, NEAR, NEAR, COUNTER, NEAR)
-    request = (True, False, False, True, True, True, False, True, False, True)
-    features = np.concatenate(kinds)
-    counts = [len(kind) for kind in kinds]
-    folds = max(2, min(FOLDS, len(own)))
-    worth = (1.0, VIEW_WEIGHT, NAME_WORTH / max(1, len(named)), *[0.0] * 7)
-    turns = [np.arange(count) % folds for count in counts]
-    turns[1] = turns[0][hints.view_of]
-    turns[2] = np.full(counts[2], -1)
-    turns[8] = turns[6][taught.view_of]
-    against = background.log_odds(features)
-    thresholded = np.stack([against, *(row.scores("start", features) for row in rows)])
+    features = np.concatenate([kind.features for kind in kinds])
+    sizes = [len(kind.features) for kind in kinds]
+    turns = [np.arange(size) % folds for size in sizes]
+    none = background.log_odds(features)
+    thresholded = np.stack([none, *(row.scores("start", features) for row in rows)])
     margins = np.array([0.0, *(row.margin[START] for row in rows)])[:, None]
     return _Start(
         features=features,
-        own=np.repeat(np.array(worth, np.float32), counts),
-        group=np.concatenate([np.repeat(groups, counts[:-1]), RIVALS + rivals.owner]),
-        request=np.repeat(request, counts),
-        fold=np.concatenate(turns),
-        none=against,
+        own=np.repeat(np.array([kind.own for kind in kinds], np.float32), sizes),
+        group=np.concatenate(
+            [np.broadcast_to(kind.group, n) for kind, n in zip(kinds, sizes, strict=True)]
+        ),
+        request=np.repeat([kind.request for kind in kinds], sizes),
+        fold=np.concatenate(
+            [
+                turn if kind.fold is None else kind.fold
+                for kind, turn in zip(kinds, turns, strict=True)
+            ]
+        ),
+        none=none,
         offset=logsumexp(thresholded + margins, axis=0),
         best=thresholded.max(axis=0),
     )
