@@ -69,7 +69,7 @@ def open_engine(url: str) -> Engine:
     except ModuleNotFoundError:
         raise DatabaseUnusable(
             "PostgreSQL needs the package psycopg, which is not installed; run"
-            " `pip install 'trivium[postgres]'`"
+            " `pip install -e '.[postgres]'` in Trivium's checkout"
         ) from None
 
 

@@ -64,8 +64,8 @@ def _engine() -> Finding:
         "vLLM",
         "not installed",
         False,
-        f"run `make install` or pip install 'trivium[{extra}]'; without it only workers that run"
-        " elsewhere can be used",
+        f"run `make install`, or `pip install -e '.[{extra}]'` in Trivium's checkout; without it"
+        " only workers that run elsewhere can be used",
     )
 
 

