@@ -200,7 +200,11 @@ def _worker(worker: Any, base: Path) -> Any:
     if "kind" not in worker:
         worker["kind"] = "external" if {"url", "urls"} & worker.keys() else "managed"
     if isinstance(worker.get("checkpoint"), str):
-        worker["checkpoint"] = str((base / Path(worker["checkpoint"]).expanduser()).resolve())
+        try:
+            worker["checkpoint"] = str((base / Path(worker["checkpoint"]).expanduser()).resolve())
+        except (OSError, RuntimeError, ValueError) as error:
+            message = f"worker.checkpoint: {worker['checkpoint']!r} is no usable path: {error}"
+            raise ManifestError(message, "worker.checkpoint") from None
     return worker
 
 
@@ -218,8 +222,8 @@ def _examples(key: str, examples: Any, base: Path) -> list[Any]:
 
 def _read_jsonl(key: str, path: Path) -> list[Any]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may have other line ends
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path; no UTF-8
         raise ManifestError(f"{key}: cannot read {path}: {error}", key) from None
     items = []
     for number, line in enumerate(lines, 1):

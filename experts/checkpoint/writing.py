@@ -73,7 +73,7 @@ class ShardWriter:
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write into, which takes the place of `folder` when the block ends, and
-    vanishes if it fails."""
+    vanishes if it fails. Weights are replaced; other files that the new folder has not are kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -155,9 +155,15 @@ def _quantized_config(model: Any) -> dict[str, Any]:
 
 
 def _replace_folder(part: Path, folder: Path) -> None:
-    """Put `part` in the place of `folder`; the old one is moved aside, then deleted."""
+    """Put `part` in the place of `folder`; the old one is moved aside, then deleted, but for what
+    did not belong to its checkpoint."""
     old = part.with_name(part.name + "-old")
-    if folder.exists():
-        os.replace(folder, old)
+    if not folder.exists():
+        os.replace(part, folder)
+        return
+    os.replace(folder, old)
     os.replace(part, folder)
+    for path in old.iterdir():
+        if not path.match("*.safetensors*") and not (folder / path.name).exists():
+            os.replace(path, folder / path.name)
     shutil.rmtree(old, ignore_errors=True)

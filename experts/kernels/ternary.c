@@ -1,6 +1,6 @@
 /* y = (W_q · x_q) · γ / s (+ bias): BitNet b1.58 (W1.58A8) on packed weights, for any CPU.
  *
- * Plain C behind a small C interface: `trivium_paths` says what this machine can run,
+ * Plain C behind a small C interface: `trivium_path` says what this machine can run,
  * `trivium_linear` computes. Quantization, integer products and scaling give the same bits as
  * the reference in experts/ternary.py, on every path and with any number of threads.
  */

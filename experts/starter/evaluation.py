@@ -30,7 +30,7 @@ def load_questions(folder: Path) -> list[Question]:
     path = folder / FILE
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")
     return [Question(**json.loads(line)) for line in lines if line.strip()]
 
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from experts.checkpoint import write_checkpoint
+from experts.checkpoint.layout import CONFIG_FILE
 from experts.errors import ExpertsError
 from experts.starter.model import model_from, new_model
 from experts.starter.tokenizer import build_tokenizer, save_tokenizer
@@ -29,7 +30,7 @@ from experts.training.folder import RunFolder
 from experts.training.progress import quieten_transformers
 from experts.training.run import run_trainer
 from experts.training.settings import training_arguments
-from experts.training.trainer import TernaryTrainer
+from experts.training.trainer import TernaryTrainer, TrainingError
 
 Source = Callable[[int], Iterator[Example]]
 TIMED_STEPS = 24
@@ -57,6 +58,7 @@ def main(name: str, source: Source, description: str) -> None:
 
 def _train(name: str, source: Source, options: argparse.Namespace) -> None:
     console = Console()
+    _check_export(options.export)
     model = model_from(options.start) if options.start else new_model(options.seed)
     if options.device == "cpu":
         model.set_attn_implementation("eager")  # faster than the fused one in short rows
@@ -93,6 +95,14 @@ def _train(name: str, source: Source, options: argparse.Namespace) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _check_export(folder: Path) -> None:
+    """Raise TrainingError where a checkpoint would come among files that are something else."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists():
+        raise TrainingError(
+            f"{folder} is not empty and no checkpoint: name another folder with --export"
+        )
 
 
 def _trainer(

@@ -57,7 +57,7 @@ def read_conversations(files: Sequence[Path]) -> list[Conversation]:
 
 def _read_file(file: Path) -> Iterator[Conversation]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # texts may hold other line ends
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the data file {file} cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):

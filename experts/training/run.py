@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -46,6 +46,7 @@ def train(settings: Settings, console: Console | None = None) -> None:
     """Train and write the packed checkpoint to `settings.out`. The same call goes on with a run
     that was stopped. Raises ExpertsError."""
     console = console or Console(quiet=os.environ.get("RANK", "0") != "0")
+    settings = replace(settings, out=settings.out.absolute())
     quieten_transformers()
     plan = recipe(settings)
     run = RunFolder(settings.out.with_name(settings.out.name + ".training"))

@@ -22,6 +22,8 @@ class Channel:
     """`[rows, features]`: of the last position of each request in the batch."""
     scores: torch.Tensor | None = None
     """`[3, rows, slots]` float32: log-odds of `router.head.QUESTIONS`; unused slots -inf."""
+    likeliest: torch.Tensor | None = None
+    """`[rows]`: the meta LLM's likeliest next token, before anything a client asks for."""
     captures: OrderedDict[str, dict[int, torch.Tensor]] = field(default_factory=OrderedDict)
     """Capture key → number of tokens written before → a row of float32, CPU: features
     `[features]`, or the log-odds `[slots]` that decided there."""

@@ -6,12 +6,16 @@ the end of a sentence or where the meta LLM would end its turn, an expert wins t
 at the first token and whose `turn` has come (`router.head.QUESTIONS`). The winner's token is
 forced. An answer that is resumed within a sentence (`trivium_midway`) has no such first token; at
 the end of that sentence an expert wins for which all three speak. The gate reads the raw log-odds
-that the model left in the channel, so the decision depends neither on temperature, top-p and
-penalties nor on logit_bias and min_tokens.
+and the likeliest token that the model left in the channel, so the decision depends neither on
+temperature, top-p and penalties nor on logit_bias and min_tokens.
+
+It is a processor of vLLM's model runner V1, and reads the token before: without asynchronous
+scheduling, under which that is not known yet (`server/workers/vllm_command.py`).
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from vllm.v1.sample.logits_processor import BatchUpdate
 
 NEVER = float("-inf")
+MOST_KNOWN = 4096
+"""Requests whose memory is kept for when they come back into the batch."""
 START, PENDING, TURN = (QUESTIONS.index(question) for question in ("start", "pending", "turn"))
 
 
@@ -57,6 +63,8 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         self._sentence_ends = frozenset(layout["sentence_end_ids"])
         self._turn_ends = torch.tensor(layout["end_of_turn_ids"], device=device)
         self._requests: dict[int, Request] = {}
+        self._known: OrderedDict[int, tuple[SamplingParams, Request]] = OrderedDict()
+        """By the identity of their parameters, which vLLM keeps as long as a request lives."""
         shape = (vllm_config.scheduler_config.max_num_seqs, self._vocabulary.slots)
         self._allowed = torch.full(shape, NEVER, device=device)
         """Added to the log-odds: the request's bias where a slot is allowed, else -inf."""
@@ -81,8 +89,17 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
     def _new_request(
         self, params: SamplingParams, prompt: list[int] | None, output: list[int]
     ) -> Request | None:
+        """One that was preempted comes back with what it has written, and has its memory again."""
         arguments = parse_arguments(params.extra_args)
-        return None if arguments is None else Request(arguments, output)
+        if arguments is None:
+            return None
+        request = Request(arguments, output)
+        if output and id(params) in self._known:
+            request.pending = self._known[id(params)][1].pending
+        self._known[id(params)] = params, request
+        while len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+        return request
 
     def _ended(self, request: Request) -> bool:
         return request.output[-1] in self._sentence_ends
@@ -109,8 +126,8 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         assert hidden is not None
         assert scores is not None
         assert scores.shape[1] == rows, "the gate sees another batch than the model scored"
-        self._remember(logits, hidden, scores)
-        log_odds = self._log_odds(logits, scores)
+        self._remember(hidden, scores)
+        log_odds = self._log_odds(scores)
         best, slot = log_odds.max(dim=-1, keepdim=True)
         wins = best > 0
         self._explain(log_odds, wins)
@@ -120,12 +137,11 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         logits.scatter_(1, token, torch.where(wins, torch.zeros_like(kept), kept))
         return logits
 
-    def _log_odds(self, logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def _log_odds(self, scores: torch.Tensor) -> torch.Tensor:
         """`[rows, slots]`: those of a hand-over at this token, -inf where there can be none."""
-        rows = logits.shape[0]
+        rows = scores.shape[1]
         at_start = self._at_start[:rows]
-        ends_turn = self._ends_turn(logits)
-        can_turn = self._sentence_over[:rows] | (ends_turn & ~at_start)
+        can_turn = self._sentence_over[:rows] | (self._ends_turn() & ~at_start)
         later = torch.minimum(self._pending[:rows], scores[TURN])
         later = later.masked_fill(~can_turn, NEVER)
         return torch.where(at_start, scores[START], later) + self._allowed[:rows]
@@ -137,26 +153,25 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
             if key is not None and (not request.output or bool(wins[row])):
                 CHANNEL.capture(key, len(request.output), log_odds[row])
 
-    def _ends_turn(self, logits: torch.Tensor) -> torch.Tensor:
+    def _ends_turn(self) -> torch.Tensor:
         """`[rows, 1]`: whether the meta LLM would end its turn here."""
-        return torch.isin(logits.argmax(dim=-1, keepdim=True), self._turn_ends)
+        assert CHANNEL.likeliest is not None
+        return torch.isin(CHANNEL.likeliest.unsqueeze(1), self._turn_ends)
 
-    def _remember(self, logits: torch.Tensor, hidden: torch.Tensor, scores: torch.Tensor) -> None:
+    def _remember(self, hidden: torch.Tensor, scores: torch.Tensor) -> None:
         """Keep what later tokens need, and the hidden states that were asked for.
 
         A prompt that is prefilled in chunks passes here once a chunk; the last one counts.
         """
         for row, request in self._requests.items():
             if request.arguments.position == "anywhere":
-                self._remember_pending(row, request, logits, scores)
+                self._remember_pending(row, request, scores)
             if request.arguments.capture is not None:
                 CHANNEL.capture(request.arguments.capture, len(request.output), hidden[row])
 
-    def _remember_pending(
-        self, row: int, request: Request, logits: torch.Tensor, scores: torch.Tensor
-    ) -> None:
+    def _remember_pending(self, row: int, request: Request, scores: torch.Tensor) -> None:
         if request.arguments.midway:
-            if request.pending is not None or not self._sentence_ends_at(row, request, logits):
+            if request.pending is not None or not self._sentence_ends_at(row, request):
                 return
             request.pending = torch.minimum(scores[START, row], scores[PENDING, row])
         elif request.output:
@@ -165,7 +180,7 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
             request.pending = scores[PENDING, row].clone()
         self._pending[row] = request.pending
 
-    def _sentence_ends_at(self, row: int, request: Request, logits: torch.Tensor) -> bool:
+    def _sentence_ends_at(self, row: int, request: Request) -> bool:
         if request.output and self._ended(request):
             return True
-        return bool(self._ends_turn(logits[row : row + 1]))
+        return bool(self._ends_turn()[row])

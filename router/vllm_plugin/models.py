@@ -90,6 +90,7 @@ class ExpertTokenMixin:
         CHANNEL.hidden = hidden_states
         CHANNEL.scores = self._expert_scores(hidden_states.float())
         logits[:, self.expert_first_id :] = float("-inf")
+        CHANNEL.likeliest = logits.argmax(dim=-1)
         return logits
 
     def _expert_scores(self, features: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,8 @@ class CommandError(Exception):
 
 def with_session(work: Callable[[aiohttp.ClientSession], Awaitable[T]], url: str) -> T:
     """Run `work` with a session whose requests are relative to `url`. Raises CommandError."""
+    if not url.startswith(("http://", "https://")):
+        raise CommandError(f"{url} is no address of a server; write it as http://HOST:PORT")
 
     async def run() -> T:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)

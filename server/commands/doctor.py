@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import make_url
 
-from server.settings import Settings
+from server.commands.configuration import load_settings
 from server.workers.vllm_command import this_machine
 
 GIB = 1 << 30
@@ -119,7 +119,7 @@ def _memory() -> Finding:
 
 
 def _disk() -> Finding:
-    folder = Settings().cache_dir
+    folder = load_settings().cache_dir
     place = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(place).free
     writable = os.access(place, os.W_OK)
@@ -130,14 +130,16 @@ def _disk() -> Finding:
 
 
 def _meta() -> Finding:
-    ready = sorted(Settings().models_dir.glob("*-experts*/config.json"))
+    ready = sorted(load_settings().models_dir.glob("*-experts*/config.json"))
     if ready:
         return Finding("meta LLM", ready[0].parent.name)
     return Finding("meta LLM", "not fetched yet (the first `trivium serve` does it)")
 
 
 def _registry() -> Finding:
-    return Finding("registry", make_url(Settings().database).render_as_string(hide_password=True))
+    return Finding(
+        "registry", make_url(load_settings().database).render_as_string(hide_password=True)
+    )
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (

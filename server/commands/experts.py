@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 from experts.manifest import ManifestError, load_manifest
 from server.commands.client import CommandError, checked, with_session
 
 POLL_SECONDS = 0.3
+UNHEARD_SECONDS = 60.0
 
 
 def add(url: str, path: Path, as_json: bool = False) -> None:
@@ -31,15 +34,11 @@ def add(url: str, path: Path, as_json: bool = False) -> None:
         async with session.post("v1/experts", params={"wait": "false"}, json=body) as response:
             view = await checked(response)
         with console.status("") as status:
-            while view["registration"]["state"] == "running":
-                status.update(f"{manifest.name}: {view['registration']['step']}")
-                await asyncio.sleep(POLL_SECONDS)
-                view = await _get(session, manifest.name)
-        return dict(view)
+            return await _followed(session, view, status)
 
     view = with_session(work, url)
     registration = view["registration"]
-    if registration["state"] == "failed":
+    if registration is not None and registration["state"] == "failed":
         raise CommandError(
             f"{manifest.name} was not registered; it failed at “{registration['step']}”:"
             f" {registration['error']}"
@@ -146,6 +145,29 @@ def remove(url: str, name: str) -> None:
 
     with_session(work, url)
     print(f"{name} is removed; answers it is writing are finished first")
+
+
+async def _followed(
+    session: aiohttp.ClientSession, view: dict[str, Any], status: Status
+) -> dict[str, Any]:
+    """The view of an expert once its registration has ended.
+
+    Where requests are spread over several orchestrators, the others do not know the expert (404)
+    until it is stored, and then nothing of the registration (null). Raises CommandError.
+    """
+    name, heard = view["name"], time.monotonic()
+    while (view["registration"] or {}).get("state") == "running":
+        status.update(f"{name}: {view['registration']['step']}")
+        await asyncio.sleep(POLL_SECONDS)
+        async with session.get(f"v1/experts/{quote(name, safe='')}") as response:
+            if response.status != 404:
+                view, heard = dict(await checked(response)), time.monotonic()
+            elif time.monotonic() - heard > UNHEARD_SECONDS:
+                raise CommandError(
+                    f"{name} is being registered, but no server says how far that is; look for it"
+                    " with `trivium experts list`"
+                )
+    return view
 
 
 async def _get(session: aiohttp.ClientSession, name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.commands.client import API_KEY, CommandError
+from server.commands.configuration import load_settings
 from server.edge.audit import LOCAL, AuditLog
 from server.edge.keys import Key, KeysError, KeyStore, Limits, Scope, digest_of
 from server.settings import Settings
@@ -31,7 +32,7 @@ def create(
 ) -> None:
     """Make a key and print its secret, the only time that it can be seen."""
     lifetime = duration(expires) if expires is not None else None
-    settings, wanted = Settings(), [_scope(scope) for scope in scopes]
+    settings, wanted = load_settings(), [_scope(scope) for scope in scopes]
     with _audited(settings, "keys.create", name) as store:
         key, secret = store.create(name, wanted, lifetime, Limits(rpm, tpm))
     _show(key, secret, as_json)
@@ -53,7 +54,7 @@ def adopt(
     """Store the key whose secret is in `file`. Nothing is done where it is stored already, so
     that every start of a deployment may ask for it."""
     lifetime = duration(expires) if expires is not None else None
-    settings, wanted = Settings(), [_scope(scope) for scope in scopes]
+    settings, wanted = load_settings(), [_scope(scope) for scope in scopes]
     try:
         secret = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -80,7 +81,7 @@ def _is_stored(settings: Settings, name: str, secret: str) -> bool:
 def rotate(name: str, grace: str, as_json: bool) -> None:
     """Make a new secret; the present one counts for `grace` longer."""
     period = duration(grace)
-    with _audited(Settings(), "keys.rotate", name) as store:
+    with _audited(load_settings(), "keys.rotate", name) as store:
         key, secret = store.rotate(name, period)
     _show(key, secret, as_json)
     _note(f"the one before counts until {_when(key.old_until)}")
@@ -88,14 +89,14 @@ def rotate(name: str, grace: str, as_json: bool) -> None:
 
 def revoke(name: str) -> None:
     """Take a key back."""
-    with _audited(Settings(), "keys.revoke", name) as store:
+    with _audited(load_settings(), "keys.revoke", name) as store:
         store.revoke(name)
     print(f"{name} is revoked; a running server notices within seconds")
 
 
 def list_keys(as_json: bool) -> None:
     """Print a table of all keys."""
-    with _store(Settings()) as store:
+    with _store(load_settings()) as store:
         keys = store.keys()
     if as_json:
         print(json.dumps([described(key) for key in keys], indent=2))

@@ -10,6 +10,7 @@ from experts.backup import restore as restore_from
 from experts.registry import Registry, RegistryError
 from experts.tables import TABLES
 from server.commands.client import CommandError
+from server.commands.configuration import load_settings
 from server.edge.audit import LOCAL, AuditLog
 from server.edge.keys import KEY_TABLES, KeysError, KeyStore
 from server.settings import Settings
@@ -20,14 +21,14 @@ SHOWN = {"experts": "experts", "backgrounds": "backgrounds", "api_keys": "API ke
 
 def backup(file: Path) -> None:
     """Write everything in the database to `file`."""
-    settings = Settings()
+    settings = load_settings()
     _make_tables(settings)
     print(f"{_counts(back_up(settings.database, ALL_TABLES, file))} are in {file}")
 
 
 def restore(file: Path, replace: bool) -> None:
     """Make the database hold what `file` does; running servers follow."""
-    settings, outcome = Settings(), "refused"
+    settings, outcome = load_settings(), "refused"
     _make_tables(settings)
     try:
         counts = restore_from(settings.database, ALL_TABLES, file, replace=replace)

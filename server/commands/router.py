@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from server.commands.client import CommandError
-from server.settings import Settings
+from server.commands.configuration import load_settings
 
 Options = dict[str, str | int | float | Path | None]
 
@@ -20,7 +20,7 @@ def run(job: str, options: Options) -> int:
     """
     if find_spec("torch") is None:
         raise CommandError("this needs torch, which is not installed: run `make install`")
-    argv = [sys.executable, "-m", "router.job", job, "--cache", str(Settings().cache_dir)]
+    argv = [sys.executable, "-m", "router.job", job, "--cache", str(load_settings().cache_dir)]
     for option, value in options.items():
         if value is not None:
             argv += [f"--{option}", str(value)]

@@ -14,15 +14,15 @@ from typing import Any
 
 import psutil
 from fastapi import FastAPI
-from pydantic import ValidationError
 from rich.console import Console
 
 from experts.registry import Registry, RegistryUnavailable
 from server.app import Watcher, create_app
 from server.commands.client import CommandError
+from server.commands.configuration import load_settings
 from server.edge.keys import KeysError, KeyStore
 from server.garbage import collect_seldom
-from server.processes.listening import public_config, shared_socket
+from server.processes.listening import family_of, public_config, shared_socket
 from server.processes.owner import Relays
 from server.seeing.logs import log_to_stderr
 from server.settings import Settings
@@ -38,12 +38,7 @@ NEEDED_MEMORY = 4_000_000_000
 def serve(options: dict[str, Any]) -> None:
     """Serve until Ctrl-C. Raises CommandError where the machine does not allow it."""
     console = Console(highlight=False, soft_wrap=True)
-    try:
-        settings = Settings(**options)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"])) or "settings"
-        raise CommandError(f"{place}: {fault['msg']}") from None
+    settings = load_settings(**options)
     check_database(settings)
     check_keys(settings)
     check_port(settings.host, settings.port)
@@ -72,7 +67,7 @@ def run(app: FastAPI, settings: Settings) -> None:
 
 def check_port(host: str, port: int) -> None:
     """Raise CommandError if the address cannot be listened on."""
-    with socket.socket() as probe:
+    with socket.socket(family_of(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from experts.manifest import ManagedWorker, Manifest, ManifestError, load_manifest
 from server.commands.client import CommandError
+from server.commands.configuration import load_settings
 from server.commands.serve import check_engine, check_port, prepare_meta
 from server.settings import Settings
 from server.workers.starters import installed_manifests
@@ -29,7 +30,7 @@ from server.workers.vllm_command import (
 def meta(args: Sequence[str]) -> None:
     """Fetch and expand the meta LLM if that is to be done yet, and become its vLLM."""
     check_engine()
-    settings = Settings()
+    settings = load_settings()
     checkpoint = prepare_meta(settings, Console(highlight=False, soft_wrap=True))
     become(meta_worker(settings, checkpoint, args, this_machine()), settings)
 
@@ -37,7 +38,7 @@ def meta(args: Sequence[str]) -> None:
 def expert(name: str, args: Sequence[str]) -> None:
     """Become the vLLM of one expert: `name` is a manifest's path, or a starter expert's name."""
     check_engine()
-    settings = Settings()
+    settings = load_settings()
     become(expert_worker(settings, find_manifest(name), args, this_machine()), settings)
 
 

@@ -69,7 +69,7 @@ class Admission:
 
     def _read(self, raw: dict[str, Any]) -> Manifest:
         if set(raw) == {"path"}:
-            path = Path(str(raw["path"])).expanduser()
+            path = _resolved(Path(str(raw["path"])))
             self._confine(path, "path")
             return load_manifest(path)
         for key in ("examples", "counter_examples"):

@@ -39,7 +39,7 @@ def install_guard(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST", "DELETE"),
-            allow_headers=("Authorization", "Content-Type", "X-Api-Key", REQUEST_ID),
+            allow_methods=("GET", "POST", "PATCH", "DELETE"),
+            allow_headers=("*",),  # clients' libraries send many of their own
             expose_headers=("Retry-After", REQUEST_ID),
         )

@@ -51,6 +51,11 @@ def _config(app: ASGIApp, **options: Any) -> uvicorn.Config:
     )
 
 
+def family_of(host: str) -> socket.AddressFamily:
+    """That of IPv6 for an address with colons, else that of IPv4."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def shared_socket(settings: Settings) -> socket.socket:
     """A socket of this process alone, at an address where others have one too: the kernel spreads
     connections over them (Linux).
@@ -58,8 +63,7 @@ def shared_socket(settings: Settings) -> socket.socket:
     One socket for all, which every process accepts from, is spread badly: of 32 connections that
     come at once a process takes 4 to 18, and keeps them. Raises OSError.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family)
+    listening = socket.socket(family_of(settings.host))
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

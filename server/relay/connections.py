@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._parser, self._parts = None, []
-        if self._whole and self._keep and not self._transport.is_closing():
+        if self._whole and self._keep and not self._paused and not self._transport.is_closing():
             self._idle_since = self._loop.time()
             self._kept.append(self)
         else:

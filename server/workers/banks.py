@@ -105,6 +105,11 @@ class Banks:
             await bank.process.stop()
 
     def _find(self, spec: ManagedSpec) -> Bank | None:
+        """The bank of that name, or one that fits. One whose engine was given up is none: those
+        that are still in it have failed, and another may take its name."""
+        for name, bank in tuple(self._banks.items()):
+            if bank.process.status.state == "failed":
+                del self._banks[name]
         if spec.bank:
             named = self._banks.get(spec.bank)
             reason = named and why_unlike(spec.checkpoint, named.base)

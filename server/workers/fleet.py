@@ -41,6 +41,7 @@ DRAIN_POLL = 0.1
 DISABLED = "disabled"
 """The state of an expert that a person has switched off; it has no worker."""
 FAILING = "failing: it is up, but requests to it fail; it is probed until one succeeds"
+UNLEARNED = "starting: it has no row for this meta LLM yet"
 
 log = logging.getLogger(__name__)
 
@@ -399,12 +400,16 @@ class Fleet:
 
     def expert_states(self) -> dict[str, str]:
         """Every expert's state in words."""
-        workers = {name: member.worker for name, member in self._members.items()}
-        states = {
-            name: FAILING if w.endpoints and not self._answering(w) else str(w.status)
-            for name, w in workers.items()
-        }
+        states = {name: self._state_of(member) for name, member in self._members.items()}
         return states | dict.fromkeys(self._disabled, DISABLED)
+
+    def _state_of(self, member: Member) -> str:
+        worker, metas = member.worker, self._metas.usable
+        if worker.endpoints and not self._answering(worker):
+            return FAILING
+        if worker.endpoints and metas and member.expert.meta != metas[0].info.rows:
+            return UNLEARNED
+        return str(worker.status)
 
     def banks(self) -> dict[str, str]:
         """The bank of each expert that is in one."""

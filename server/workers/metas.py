@@ -123,9 +123,8 @@ class Metas:
             if not isinstance(answer, MetaError):
                 raise answer
             errors.append(answer)
-            if len(usable) > 1:
-                log.warning("a replica of the meta LLM did not take the head: %s", answer)
-                self.changed(worker)
+            log.warning("the meta worker %s did not take the head: %s", worker.name, answer)
+            self.changed(worker)
         if errors and len(errors) == len(usable):
             raise errors[0]
 

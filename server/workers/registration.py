@@ -224,23 +224,35 @@ class Registrar:
 
     async def relearn(self, name: str) -> None:
         """Fit the row of a stored expert anew if it belongs to another meta LLM, e.g. because that
-        was replaced; not if the expert, or the need, is gone by then."""
+        was replaced; not if the expert, or the need, is gone by then. Raises NotReady, Conflict."""
         async with self._follower.turn():
             _, info = self._fleet.meta()
             expert = next((e for e in await self._experts() if e.name == name), None)
             if expert is None or not expert.choices.enabled or expert.meta == info.rows:
                 return
-            await self._fleet.refit([await self._relearn(expert)])
+            relearned = await self._relearn(expert)
+            try:
+                await self._fleet.refit([relearned])
+            except MetaError as error:
+                raise NotReady(str(error)) from None
 
     async def _relearn(self, expert: RegisteredExpert) -> RegisteredExpert:
         meta, info = self._fleet.meta()
         steps = _Steps(expert.name, self._say)
-        learned = await self._learn(meta, info, expert.manifest, steps)
-        stored = await asyncio.to_thread(
-            self._registry.update_row,
-            *(expert.name, learned.row.to_bytes(), info.rows, expert.accuracy),
-            seen=self._follower.version,
-        )
+        try:
+            learned = await self._learn(meta, info, expert.manifest, steps)
+            stored = await asyncio.to_thread(
+                self._registry.update_row,
+                *(expert.name, learned.row.to_bytes(), info.rows),
+                seen=self._follower.version,
+            )
+        except MetaError as error:
+            failure = NotReady(str(error))
+            steps.failed(failure)
+            raise failure from None
+        except BaseException as error:
+            steps.failed(error)
+            raise
         self._say(Progress(expert.name, "live", "done"))
         return stored
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from experts.manifest import Manifest, ManifestError, load_manifest
-from experts.registry import RegisteredExpert, Registry
+from experts.registry import Choices, RegisteredExpert, Registry
 from server.errors import TriviumError
 from server.workers.registration import Registrar
 
@@ -34,7 +35,7 @@ async def register_starters(registry: Registry, registrar: Registrar) -> None:
     Where all experts come from packs, the rows of new ones are fitted once more, together: that
     tells them apart better than one after the other, and no person's expert is touched.
     """
-    coming = []
+    coming: list[Awaitable[None]] = []
     stored = {expert.name: expert for expert in registry.experts()}
     for manifest in installed_manifests():
         known = stored.get(manifest.name)
@@ -46,14 +47,32 @@ async def register_starters(registry: Registry, registrar: Registrar) -> None:
             if known is not None:
                 registry.mark_starter(manifest.name, seen=False)  # so a failure is tried again
                 await registrar.remove(manifest.name)
-            coming.append(await registrar.start(manifest))
+            task = await registrar.start(manifest)
         except TriviumError as error:
             log.error("the starter expert %s did not register: %s", manifest.name, error)
         else:
-            registry.mark_starter(manifest.name)
+            coming.append(_see_through(task, known, registry, registrar))
     results = await asyncio.gather(*coming, return_exceptions=True)
-    if any(isinstance(result, RegisteredExpert) for result in results):
+    if any(result is None for result in results):
         await _fit_together(registry, registrar)
+
+
+async def _see_through(
+    task: asyncio.Task[RegisteredExpert],
+    before: RegisteredExpert | None,
+    registry: Registry,
+    registrar: Registrar,
+) -> None:
+    """Wait until a pack is registered; only then it counts as seen, so that one whose registration
+    failed or was cut off is tried again at the next start. What a person had decided about it
+    `before` stays so."""
+    name = (await task).name
+    registry.mark_starter(name)
+    if before is not None and before.choices != Choices():
+        try:
+            await registrar.choose(name, **asdict(before.choices))
+        except TriviumError as error:
+            log.warning("what was chosen for the starter expert %s is lost: %s", name, error)
 
 
 async def _fit_together(registry: Registry, registrar: Registrar) -> None:

@@ -69,11 +69,10 @@ def meta_command(checkpoint: Path, port: int, args: Sequence[str], machine: Mach
         "--logits-processors",
         "router.vllm_plugin.gate:ExpertGate",
     )
-    if not machine.gpu:
-        own += (
-            "--block-size",
-            "32",
-        )  # the least there is: prompts are short, their beginnings alike
+    if machine.gpu:
+        own += ("--no-async-scheduling",)  # the gate must know the token before
+    else:
+        own += ("--block-size", "32")  # the least there is: prompts are short, and begin alike
     return _command("meta", checkpoint, port, (*own, *args), META_PLUGINS, machine, share=0.45)
 
 
@@ -95,7 +94,8 @@ def bank_command(
     own += ["--worker-extension-cls", "experts.vllm_plugin.bank.worker.BankWorker"]
     own += ["--scheduler-cls", "experts.vllm_plugin.bank.scheduler.TurnScheduler"]
     if machine.gpu:
-        own += ["--enforce-eager"]  # a step's groups are found in Python
+        # A step's groups are found in Python, and a turn's end is seen before the next step.
+        own += ["--enforce-eager", "--no-async-scheduling"]
     # `dummy`: the experts' weights come later, read by the bank itself (safetensors only).
     return _command(
         name, base, port, (*own, *args), BANK_PLUGINS, machine, share=0.45, load_format="dummy"
@@ -117,6 +117,7 @@ def _command(
     argv += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
     env = {name: value for name, value in os.environ.items() if name not in SECRETS}
     env |= {"VLLM_PLUGINS": plugins, "VLLM_NO_USAGE_STATS": "1"}
+    env["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # gate and bank are made for V1, which CPUs have anyway
     if Path(checkpoint).exists():
         env["HF_HUB_OFFLINE"] = "1"  # the checkpoint is here: nothing to ask a hub for
     if machine.gpu:

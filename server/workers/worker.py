@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import re
 import signal
@@ -20,6 +21,8 @@ import aiohttp
 
 from server.relay.snapshot import Endpoint
 from server.workers.vllm_command import Command
+
+logger = logging.getLogger(__name__)
 
 State = Literal["starting", "live", "restarting", "failed", "stopped"]
 
@@ -115,7 +118,15 @@ class Watched:
         return None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"worker {self.name}")
+        self._task = asyncio.create_task(self._guarded(), name=f"worker {self.name}")
+
+    async def _guarded(self) -> None:
+        """Whatever ends `_run` is told to those who wait for the worker."""
+        try:
+            await self._run()
+        except Exception as error:
+            logger.error("worker %s is given up", self.name, exc_info=error)
+            self._set(WorkerStatus("failed", f"{type(error).__name__}: {error}"))
 
     async def _run(self) -> None:
         raise NotImplementedError
@@ -177,13 +188,14 @@ class ManagedWorker(Watched):
         while True:
             try:
                 endpoint = await self._launch()
-            except WorkerFailed as error:
+            except (WorkerFailed, OSError) as error:  # OSError: no room on the disk, no process
                 failures += 1
                 await self._end_process()
+                reason = str(error) if isinstance(error, WorkerFailed) else f"no start: {error}"
                 if failures >= START_ATTEMPTS:
-                    self._set(WorkerStatus("failed", str(error)))
+                    self._set(WorkerStatus("failed", reason))
                     return
-                self._set(WorkerStatus("restarting", str(error)))
+                self._set(WorkerStatus("restarting", reason))
             else:
                 failures = 0
                 self._set(WorkerStatus("live"), endpoint)

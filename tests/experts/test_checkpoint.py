@@ -120,6 +120,18 @@ def test_a_failed_write_leaves_the_old_checkpoint(folder: Path) -> None:
     assert torch.equal(values, ternarize(layer.weight)[0])
 
 
+def test_what_is_beside_a_checkpoint_stays(folder: Path) -> None:
+    (folder / "expert.yaml").write_text("name: mine")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("a")
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"old")
+    write_checkpoint(tiny_model(1), folder)
+    assert (folder / "expert.yaml").read_text() == "name: mine"
+    assert (folder / "notes" / "a.txt").read_text() == "a"
+    assert [path.name for path in folder.glob("*.safetensors")] == [WEIGHTS_FILE]
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+
+
 VARIANTS = [
     {"linear_class": "autobitlinear"},
     {"linear_class": "autobitlinear", "use_rms_norm": True},

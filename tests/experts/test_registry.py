@@ -81,11 +81,11 @@ def test_removing_frees_name_and_slot(registry: Registry) -> None:
 
 def test_a_row_can_be_replaced(registry: Registry) -> None:
     registry.add(manifest(), 0, b"old", "print", 0.5)
-    registry.update_row("poems", b"new", "other", 0.7)
+    registry.update_row("poems", b"new", "other")
     expert = registry.get("poems")
-    assert (expert.row, expert.meta, expert.accuracy) == (b"new", "other", 0.7)
+    assert (expert.row, expert.meta, expert.accuracy) == (b"new", "other", None)
     with pytest.raises(UnknownExpert):
-        registry.update_row("nobody", b"", "", None)
+        registry.update_row("nobody", b"", "")
 
 
 def test_rows_fitted_together_replace_all_that_the_old_background_had(
@@ -93,7 +93,7 @@ def test_rows_fitted_together_replace_all_that_the_old_background_had(
 ) -> None:
     for slot, name in enumerate(("a", "b", "disabled", "elsewhere")):
         registry.add(manifest(name), slot, b"old", "print", None)
-    registry.update_row("elsewhere", b"old", "other", None)
+    registry.update_row("elsewhere", b"old", "other")
     assert registry.backgrounds() == {}
     for background in (b"first", b"second"):
         rows = {"a": (b"new a", 0.9, None), "b": (b"new b", 0.8, None)}
@@ -149,7 +149,7 @@ def test_what_a_person_chooses_is_kept(registry: Registry, url: str) -> None:
     assert registry.get("poems").choices == Choices()
     chosen = registry.choose("poems", Choices(enabled=False, threshold=0.8))
     assert chosen.choices == Choices(enabled=False, threshold=0.8)
-    registry.update_row("poems", b"new", "print", None)
+    registry.update_row("poems", b"new", "print")
     registry.close()
     assert Registry(url).get("poems").choices == chosen.choices
     with pytest.raises(UnknownExpert):
@@ -188,7 +188,7 @@ def test_every_change_makes_a_new_version(registry: Registry) -> None:
     versions = [registry.version()]
     for change in (
         lambda: registry.add(manifest(), 0, b"", "print", None),
-        lambda: registry.update_row("poems", b"new", "print", None),
+        lambda: registry.update_row("poems", b"new", "print"),
         lambda: registry.update_rows("print", {"poems": (b"", 1.0, None)}, b""),
         lambda: registry.choose("poems", Choices(threshold=0.5)),
     ):
@@ -215,7 +215,7 @@ def test_what_was_decided_from_an_older_registry_is_refused(registry: Registry, 
     other.add(manifest("first"), 0, b"", "print", None, seen=seen)
     for change in (
         lambda: registry.add(manifest("second"), 1, b"", "print", None, seen=seen),
-        lambda: registry.update_row("first", b"new", "print", None, seen=seen),
+        lambda: registry.update_row("first", b"new", "print", seen=seen),
         lambda: registry.update_rows("print", {}, b"", seen=seen),
     ):
         with pytest.raises(RegistryChanged, match="by another server"):

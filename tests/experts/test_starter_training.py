@@ -83,6 +83,17 @@ def test_other_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         train(monkeypatch, tmp_path / "run", "--steps", "3", "--learning-rate", "0.1")
 
 
+def test_a_folder_of_something_else_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "run-export"
+    package.mkdir()
+    (package / "data.py").write_text("")
+    with pytest.raises(SystemExit, match="another folder with --export"):
+        train(monkeypatch, tmp_path / "run", "--steps", "3")
+    assert [path.name for path in tmp_path.rglob("*")] == ["run-export", "data.py"]
+
+
 def test_training_goes_on_from_another_experts_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def step(
     no = [[NO] * SLOTS] * len(start)
     CHANNEL.hidden = torch.arange(2.0 * len(start)).reshape(-1, 2)
     CHANNEL.scores = torch.tensor([start, pending or no, turn or no])
+    CHANNEL.likeliest = torch.full((len(start),), likeliest)
     logits = torch.zeros(len(start), VOCABULARY)
     logits[:, likeliest] = 50.0
     logits[:, FIRST:] = float("-inf")
@@ -125,6 +126,31 @@ def test_a_pending_expert_takes_over_when_a_sentence_ends_and_its_turn_has_come(
     assert conversation.after(FULL_STOP, turn=NO) == 1
     assert conversation.after(2) == 1
     assert conversation.after(FULL_STOP) == FIRST + 1
+
+
+def test_one_that_was_preempted_still_knows_what_is_pending() -> None:
+    conversation = Conversation()
+    wanted = params(experts=ALL)
+    update, (output,) = added(wanted)
+    conversation.gate.update_state(update)
+    step(conversation.gate, [[NO] * SLOTS], pending=[[NO, YES, NO]])
+    conversation.gate.update_state(BatchUpdate(0, removed=[0], added=(), moved=()))
+    output.append(FULL_STOP)
+    back: Any = [(0, wanted, None, list(output))]
+    conversation.gate.update_state(BatchUpdate(1, removed=(), added=back, moved=()))
+    assert step(conversation.gate, [[NO] * SLOTS], turn=[[NO, YES, NO]]) == [FIRST + 1]
+
+
+def test_the_meta_would_stop_also_where_a_client_forbids_it() -> None:
+    """`min_tokens` and `logit_bias` are in the logits before the gate sees them."""
+    conversation = Conversation()
+    conversation.output.append(2)
+    conversation.gate.update_state(None)
+    CHANNEL.hidden, CHANNEL.likeliest = torch.zeros(1, 2), torch.tensor([END])
+    CHANNEL.scores = torch.tensor([[[NO] * SLOTS], [[NO] * SLOTS], [[NO, YES, NO]]])
+    logits = torch.zeros(1, VOCABULARY)
+    logits[:, END] = logits[:, FIRST] = NEVER
+    assert int(conversation.gate.apply(logits).argmax()) == FIRST + 1
 
 
 def test_it_takes_over_where_the_meta_would_stop() -> None:

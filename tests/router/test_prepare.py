@@ -36,7 +36,19 @@ def test_a_full_disk_is_said_before_anything_is_fetched(
     monkeypatch.setattr(job.shutil, "disk_usage", lambda path: Usage(10, 9, 1_000_000))
     with pytest.raises(PrepareError, match=r"0\.0 GB free; fetching the meta LLM needs 1\.2 GB"):
         prepare(tmp_path, None, 2)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_what_a_killed_job_left_is_deleted(tmp_path: Path) -> None:
+    cache, source = tmp_path / "cache", checkpoint(tmp_path / "tiny")
+    for name in (
+        ".SmolLM2-135M-Instruct.0123abcd",
+        ".tiny-experts2-x-v2.89abcdef",
+        "kept.01234567",
+    ):
+        (cache / name).mkdir(parents=True)
+    made = prepare(cache, source, 2)
+    assert {path.name for path in cache.iterdir()} == {".lock", "kept.01234567", made.name}
 
 
 def test_a_download_that_fails_leaves_nothing(
@@ -47,7 +59,7 @@ def test_a_download_that_fails_leaves_nothing(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(PrepareError, match="pip could not download"):
         prepare(tmp_path, None, 2)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_the_job_fails_with_one_sentence(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from aiohttp import web
 
 from server.commands import chat, doctor, experts
 from server.commands.chat import Options
 from server.commands.client import CommandError
+from server.commands.configuration import load_settings
 from server.commands.serve import check_memory, check_port
 from server.settings import is_loopback
 from tests.fake_meta import FakeMeta
@@ -139,6 +141,54 @@ def test_a_taken_port_is_refused_with_advice() -> None:
         taken.listen()
         with pytest.raises(CommandError, match="choose another port with --port"):
             check_port("127.0.0.1", taken.getsockname()[1])
+
+
+def test_an_ipv6_address_can_be_listened_on() -> None:
+    check_port("::1", 0)
+
+
+def test_an_address_without_a_scheme_is_refused() -> None:
+    with pytest.raises(CommandError, match="http://HOST:PORT"):
+        experts.list_experts("localhost:8000", False)
+
+
+def test_a_list_that_is_not_json_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVIUM_META_URLS", "http://a,http://b")
+    with pytest.raises(CommandError, match="TRIVIUM_META_URLS is not JSON"):
+        load_settings()
+
+
+async def test_a_registration_is_followed_through_several_orchestrators(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their answers by turns: the one that carries it out, one that knows nothing of it, and one
+    that finds it stored."""
+    running_, stored = {"state": "running", "step": "learning"}, {"accuracy": 1.0}
+    answers = [
+        (202, {"name": "sums", "registration": running_}),
+        (404, {"error": {"message": "no expert named 'sums' is registered"}}),
+        (200, {"name": "sums", "registration": running_}),
+        (200, {"name": "sums", "registration": None, **stored}),
+    ]
+
+    async def answer(request: web.Request) -> web.Response:
+        status, body = answers.pop(0)
+        return web.json_response(body, status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    path = tmp_path / "expert.yaml"
+    worker = {"url": NOWHERE, "model": "calc"}
+    manifest = {"name": "sums", "description": "d", "worker": worker, "examples": SUMS}
+    path.write_text(yaml.safe_dump(manifest))
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await asyncio.to_thread(experts.add, url, path)
+    await runner.cleanup()
+    assert "sums is live" in capsys.readouterr().out
+    assert not answers
 
 
 def test_too_little_memory_is_refused_with_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,11 @@ COSMETIC = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transform
 """Keys of a configuration that may differ between the experts of a bank."""
 SHARED_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """Files that must be the same for all experts of a bank: the engine has one of each."""
-OTHER_FILES = ("generation_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+GENERATION_FILE = "generation_config.json"
+"""Which tokens end an answer, and the defaults of sampling; the engine has one of each."""
+NOT_SERVED = ("_from_model_config", "bos_token_id", "pad_token_id", "transformers_version")
+"""Its keys that change no answer."""
+OTHER_FILES = (GENERATION_FILE, "special_tokens_map.json", "vocab.json", "merges.txt")
 
 
 class BankError(ExpertsError):
@@ -84,6 +88,8 @@ def why_unlike(checkpoint: Path, base: Path) -> str | None:
     for name in SHARED_FILES:
         if _digest(checkpoint / name) != _digest(base / name):
             return f"its {name} is not the bank's"
+    if _generation(checkpoint) != _generation(base):
+        return f"its {GENERATION_FILE} is not the bank's"
     return None
 
 
@@ -109,17 +115,29 @@ def expert_path(lora_a: Any) -> Path | None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json. Raises BankError."""
-    file = folder / "config.json"
+    return _read(folder / "config.json")
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BankError(f"{file} cannot be read: {error}") from None
-    return config
+    return found
 
 
 def essence(config: dict[str, Any]) -> dict[str, Any]:
     """What of a configuration must be the same for all experts of a bank."""
     return {k: v for k, v in config.items() if k not in COSMETIC and v is not None}
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    """What a folder says about generation; a missing file says what config.json does."""
+    file = folder / GENERATION_FILE
+    found = {"eos_token_id": read_config(folder).get("eos_token_id")}
+    if file.exists():
+        found |= _read(file)
+    return {key: value for key, value in found.items() if key not in NOT_SERVED}
 
 
 def _digest(file: Path) -> str | None:

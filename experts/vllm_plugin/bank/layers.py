@@ -1,7 +1,7 @@
 """The layers of a bank: each has what its experts differ in, by place.
 
 A layer's own parameters hold no expert. They have memory only while a checkpoint is loaded into
-them (`contents.py`), and that memory is then the expert's. Stands on the same interfaces of vLLM
+them (`shelf.py`), and that memory is then the expert's. Stands on the same interfaces of vLLM
 0.32 as `experts/vllm_plugin/linear.py`, and on `layers/vocab_parallel_embedding.py` and
 `layers/layernorm.py`.
 """

@@ -74,6 +74,21 @@ def test_likeness(tmp_path: Path) -> None:
     assert why_unlike(like, tmp_path / "base") == "its tokenizer.json is not the bank's"
 
 
+def test_what_ends_an_answer_is_the_same_for_a_whole_bank(tmp_path: Path) -> None:
+    one, base = checkpoint(tmp_path / "one", eos_token_id=1), tmp_path / "base"
+    make_base(one, base)
+    like = checkpoint(tmp_path / "like", eos_token_id=1)
+    file = like / "generation_config.json"
+    file.write_text(json.dumps({"eos_token_id": 1, "pad_token_id": 0, "transformers_version": "5"}))
+    assert why_unlike(like, base) is None
+    for other in ({"eos_token_id": [1, 2]}, {"eos_token_id": 1, "temperature": 0.2}):
+        file.write_text(json.dumps(other))
+        assert why_unlike(like, base) == "its generation_config.json is not the bank's"
+    file.write_text("{")
+    with pytest.raises(BankError, match=r"generation_config\.json cannot be read"):
+        why_unlike(like, base)
+
+
 def test_an_adapter_names_its_expert(tmp_path: Path) -> None:
     expert = checkpoint(tmp_path / "expért")
     make_adapter(expert, tmp_path / "adapter")

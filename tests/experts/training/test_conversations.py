@@ -21,6 +21,13 @@ def test_reads_turns_of_several_files_and_skips_empty_lines(tmp_path: Path) -> N
     assert found[2].turns == (Turn("user", "a"), Turn("assistant", "b"))
 
 
+def test_a_text_may_hold_the_line_ends_of_unicode(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes((GOOD.replace('"a"', '"a\u2028b\u0085c"') + "\r\n" + GOOD).encode())
+    (first, _) = read_conversations([file])
+    assert first.turns[0] == Turn("user", "a\u2028b\u0085c")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -9,7 +9,7 @@ import pytest
 
 from server.edge.addresses import PRIVATE_NETWORKS, Addresses
 from server.edge.admission import Admission
-from server.errors import Forbidden
+from server.errors import BadRequest, Forbidden
 from server.settings import Settings
 from server.workers import vllm_command
 from server.workers.vllm_command import Machine, bank_command, expert_command, meta_command
@@ -86,6 +86,14 @@ async def test_harmless_arguments_pass(tmp_path: Path) -> None:
     args = ["--max-model-len", "2048", "--seed=1", "--enforce-eager", "--dtype", "float32"]
     manifest = await confined(tmp_path).admit(managed(tmp_path, args=args))
     assert list(manifest.worker.args) == args  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a\0b"])
+async def test_a_path_that_cannot_be_is_refused(path: str) -> None:
+    admission = Admission(None, Addresses(PRIVATE_NETWORKS))
+    for raw in ({"path": path}, managed(path)):
+        with pytest.raises(BadRequest):
+            await admission.admit(raw)
 
 
 async def test_on_this_machine_any_folder_and_argument_may_be_named(tmp_path: Path) -> None:

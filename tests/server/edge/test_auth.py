@@ -227,6 +227,28 @@ async def test_pages_of_other_origins_are_refused(tmp_path: Path) -> None:
         assert len(site.world.meta.received) == 2
 
 
+async def test_pages_that_may_call_do_so_with_their_libraries(tmp_path: Path) -> None:
+    """What browsers ask before OpenAI's and Anthropic's libraries, and before a change."""
+    listed = "https://chat.example.org"
+    asked = (
+        ("POST", "authorization,content-type,x-stainless-lang,x-stainless-os"),
+        ("POST", "x-api-key,anthropic-version,anthropic-dangerous-direct-browser-access"),
+        ("PATCH", "authorization,content-type,if-match"),
+        ("DELETE", "authorization,if-match"),
+    )
+    async with guarded(tmp_path, cors_origins=(listed,)) as site:
+        for method, headers in asked:
+            allowed = await site.world.http.options(
+                CHAT,
+                headers={
+                    "Origin": listed,
+                    "Access-Control-Request-Method": method,
+                    "Access-Control-Request-Headers": headers,
+                },
+            )
+            assert allowed.status_code == 200, allowed.text
+
+
 async def test_behind_a_proxy_any_name_will_do(tmp_path: Path) -> None:
     async with guarded(tmp_path, keys="off") as site:
         answer = await site.world.http.get("/v1/models", headers={"Host": "ai.example.org"})

@@ -326,6 +326,22 @@ async def test_a_worker_waits_for_a_slow_reader_and_is_not_called_silent() -> No
         answered.release()
 
 
+async def test_a_connection_that_was_not_read_to_its_end_is_not_used_again() -> None:
+    """It may have been told to read no more, and the next answer there would never be heard."""
+    size = MOST_WAITING + 1
+
+    async def answer(write: Write) -> None:
+        await write(OK + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
+
+    async with site(answer) as here, Connections() as pool:
+        for _ in range(3):
+            answered = await post(pool, here.url)
+            assert await answered.head() == 200
+            await until(lambda answered=answered: answered._whole)
+            answered.release()
+        assert await ask(pool, here.url) == (200, b"x" * size)
+
+
 # ---------------------------------------------------------------- whom to connect to
 
 

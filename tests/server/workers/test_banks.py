@@ -215,6 +215,22 @@ async def test_a_bank_that_cannot_start_fails_its_experts(site: Site) -> None:
         await member.ready()
 
 
+async def test_a_bank_that_was_given_up_is_nobodys(site: Site) -> None:
+    first = site.member("sums", site.checkpoint("one"))
+    await first.ready()
+    dead = site.engines["llama"]
+    dead.crash()
+    dead.fail()
+    await until(lambda: first.status.state == "failed")
+    second = site.member("stars", site.checkpoint("two"))
+    await second.ready()
+    assert site.engines["llama"] is not dead
+    await first.stop()
+    again = site.member("sums", site.folder / "one")
+    await again.ready()
+    assert sorted(site.engines["llama"].experts) == ["stars", "sums"]
+
+
 async def test_an_expert_that_leaves_is_removed_and_the_last_one_ends_the_bank(site: Site) -> None:
     first = site.member("sums", site.checkpoint("one"))
     other = site.member("stars", site.checkpoint("two"))

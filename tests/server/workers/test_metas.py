@@ -91,3 +91,19 @@ async def test_another_meta_llm_is_not_used(tmp_path: Path) -> None:
         assert len(usable(site)) == 1
         loser = min(first, other, key=lambda meta: meta.pushes)
         assert loser.pushes == 0
+
+
+async def test_the_only_one_gets_the_head_that_it_did_not_take(tmp_path: Path) -> None:
+    async with (
+        FakeMeta() as meta,
+        FakeWorker(says("42"), "calc") as expert,
+        running(meta, expert, tmp_path, probe_seconds=60) as site,
+    ):
+        assert (await site.add()).status_code == 201
+        learned = meta.version
+        meta.refuses_heads = True
+        changed = await site.http.patch("/v1/experts/sums", json={"threshold": 0.9})
+        assert changed.status_code == 200
+        meta.refuses_heads = False
+        await until(lambda: meta.version != learned)
+        await until(lambda: len(usable(site)) == 1)

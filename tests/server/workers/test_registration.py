@@ -19,7 +19,8 @@ from router.background import general_queries
 from router.encode import Encoder
 from router.general import General, Progress, encode_general
 from router.head import Background
-from router.learn import Together, learn_together
+from router.learn import Together, learn_row, learn_together
+from router.meta_client import MetaError
 from server.app import create_app
 from server.settings import Settings
 from tests.fake_meta import FIRST_ID, HIDDEN, FakeMeta
@@ -471,10 +472,46 @@ async def test_rows_that_were_stored_in_another_form_are_learned_again(tmp_path:
             good = meta.rows[:, 0].copy()
         registry = Registry(f"sqlite:///{tmp_path / 'state' / 'registry.db'}")
         older = np.zeros(3 * HIDDEN + 3, np.float32).tobytes()
-        registry.update_row("sums", older, "fake", 1.0)
+        registry.update_row("sums", older, "fake")
         registry.close()
         meta.restart()
         async with running(meta, expert, tmp_path) as site:
             await until(lambda: site.slots_that_can_win() == [0])
             np.testing.assert_allclose(meta.rows[:, 0], good, rtol=1e-3, atol=1e-4)
             assert "trivium/sums" in await site.live()
+
+
+async def test_one_row_that_cannot_be_learned_again_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def learn(encoder: Encoder, name: str, *args: Any) -> Any:
+        if name == "sums":
+            raise MetaError("the meta worker hiccuped")
+        return await learn_row(encoder, name, *args)
+
+    async with AsyncExitStack() as stack:
+        meta = await stack.enter_async_context(FakeMeta())
+        expert = await stack.enter_async_context(FakeWorker(says("42"), "calc"))
+        async with running(meta, expert, tmp_path) as site:
+            for name, examples in (("sums", SUMS), ("stars", STARS)):
+                assert (await site.add(name, examples)).status_code == 201
+        registry = Registry(f"sqlite:///{tmp_path / 'state' / 'registry.db'}")
+        for name in ("sums", "stars"):
+            registry.update_row(name, b"", "another meta LLM")
+        registry.close()
+        meta.restart()
+        monkeypatch.setattr("server.workers.registration.learn_row", learn)
+        async with running(meta, expert, tmp_path) as site:
+            await until(lambda: site.slots_that_can_win() == [1])
+            view = (await site.http.get("/v1/experts/sums")).json()
+            assert view["state"] == "starting: it has no row for this meta LLM yet"
+            assert view["registration"]["error"] == "the meta worker hiccuped"
+            assert view["accuracy"] is None, "that was with the meta LLM of before"
+            on = await site.http.patch("/v1/experts/sums", json={"enabled": False})
+            assert on.status_code == 200
+            refused = await site.http.patch("/v1/experts/sums", json={"enabled": True})
+            assert refused.status_code == 503
+            monkeypatch.setattr("server.workers.registration.learn_row", learn_row)
+            taken = await site.http.patch("/v1/experts/sums", json={"enabled": True})
+            assert taken.status_code == 200
+            await until(lambda: site.slots_that_can_win() == [0, 1])

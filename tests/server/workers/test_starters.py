@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -25,19 +26,26 @@ async def workers() -> AsyncIterator[tuple[FakeMeta, FakeWorker]]:
 
 @asynccontextmanager
 async def with_packs(
-    workers: tuple[FakeMeta, FakeWorker], folder: Path, patch: pytest.MonkeyPatch, *names: str
+    workers: tuple[FakeMeta, FakeWorker],
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    *names: str,
+    model: str = "calc",
+    description: str = "",
+    wait: bool = True,
 ) -> AsyncIterator[Site]:
-    """An orchestrator that finds packs of these names."""
+    """An orchestrator that finds packs of these names, whose worker serves "calc"; `wait`: until
+    they are live, or have failed."""
     meta, expert = workers
     manifests = [
         Manifest.model_validate(
             {
                 "name": name,
-                "description": name,
+                "description": description or name,
                 "worker": {
                     "kind": "external",
                     "url": expert.endpoint.base_url,
-                    "model": "calc",
+                    "model": model,
                 },
                 "examples": [
                     {"messages": [{"role": "user", "content": text}]}
@@ -52,8 +60,15 @@ async def with_packs(
         site = await stack.enter_async_context(
             running(meta, expert, folder, starter_experts=bool(names))
         )
-        snapshots = site.app.state.services.snapshots
-        await until(lambda: all(snapshots.current.by_name(name) for name in names))
+        snapshots, registrar = site.app.state.services.snapshots, site.app.state.admin.registrar
+
+        def over(name: str) -> bool:
+            progress = registrar.progress(name)
+            failed = progress is not None and progress.state == "failed"
+            return snapshots.current.by_name(name) is not None or failed
+
+        if wait:
+            await until(lambda: all(map(over, names)))
         yield site
 
 
@@ -83,3 +98,34 @@ async def test_a_persons_expert_keeps_its_row_when_packs_come(
     async with with_packs(workers, tmp_path, monkeypatch, "sums"):
         assert np.array_equal(meta.rows[:, 0], rows)
         assert len(meta.background.bias) == 0
+
+
+async def test_a_pack_that_did_not_register_is_tried_again(
+    workers: tuple[FakeMeta, FakeWorker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta, expert = workers
+    other = FakeWorker(says("42"), "other")  # not what the manifest names
+    async with other, with_packs((meta, expert), tmp_path, monkeypatch, "sums", model="wrong"):
+        pass
+    async with with_packs(workers, tmp_path, monkeypatch, "sums") as site:
+        assert await site.live() == ["trivium", "trivium/meta", "trivium/sums"]
+        await site.http.delete("/v1/experts/sums")
+    async with with_packs(workers, tmp_path, monkeypatch, "sums", wait=False) as site:
+        assert await site.live() == ["trivium", "trivium/meta"], "a person removed it"
+
+
+async def test_a_changed_pack_keeps_what_a_person_chose(
+    workers: tuple[FakeMeta, FakeWorker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with with_packs(workers, tmp_path, monkeypatch, "sums") as site:
+        chosen = {"enabled": True, "threshold": 0.9}
+        assert (await site.http.patch("/v1/experts/sums", json=chosen)).status_code == 200
+    async with with_packs(workers, tmp_path, monkeypatch, "sums", description="new") as site:
+
+        async def now() -> Any:
+            return (await site.http.get("/v1/experts/sums")).json()
+
+        async with asyncio.timeout(20):
+            while (await now()).get("description") != "new" or not (await now())["threshold"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (await now())["threshold"] == 0.9

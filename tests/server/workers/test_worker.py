@@ -11,8 +11,17 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+import vllm.envs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from server.workers.vllm_command import Command, Machine, expert_command, meta_command
+from server.workers.vllm_command import (
+    Command,
+    Machine,
+    bank_command,
+    expert_command,
+    meta_command,
+)
 from server.workers.worker import ManagedWorker, Worker, WorkerFailed, free_port, last_error
 from tests.server.workers.test_registration import until
 
@@ -114,6 +123,24 @@ async def test_a_worker_that_cannot_start_says_why_in_its_own_words(bench: Bench
     assert worker.status.state == "failed"
 
 
+async def test_a_worker_that_the_system_lets_not_start_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.workers.worker.FIRST_BACKOFF", 0.01)
+    (bench.folder / "calc.log").mkdir()  # so the log cannot be opened
+    worker = bench.worker(SERVER)
+    with pytest.raises(WorkerFailed, match=r"no start: .*calc\.log"):
+        await asyncio.wait_for(worker.ready(), 10)
+    assert bench.states == ["restarting", "failed"]
+
+
+async def test_a_mistake_of_ours_fails_the_worker_and_keeps_nobody_waiting(bench: Bench) -> None:
+    worker = bench.worker(SERVER)
+    worker._command = lambda port: 1 / 0  # type: ignore[assignment,return-value]
+    with pytest.raises(WorkerFailed, match="ZeroDivisionError"):
+        await asyncio.wait_for(worker.ready(), 10)
+
+
 async def test_a_worker_that_never_answers_is_given_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,3 +177,15 @@ def test_commands_fit_the_machine(tmp_path: Path) -> None:
     assert "--gpu-memory-utilization" in gpu.argv
     assert "--enforce-eager" not in gpu.argv
     assert "trivium_endpoints" not in gpu.env["VLLM_PLUGINS"]
+
+
+def test_the_gate_gets_the_engine_that_it_is_made_for(tmp_path: Path) -> None:
+    """vLLM's second model runner takes other processors, and asynchronous scheduling hides the
+    last token; both are what vLLM chooses by itself on a GPU."""
+    machine = Machine(gpu=True, cores=4, bf16=True)
+    bank = bank_command("bank:b", tmp_path, 9, 4, [], machine)
+    for command in (meta_command(tmp_path, 9, [], machine), bank):
+        assert command.env["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+        arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(list(command.argv[3:]))
+        assert arguments.async_scheduling is False
+    assert "VLLM_USE_V2_MODEL_RUNNER" in vllm.envs.environment_variables

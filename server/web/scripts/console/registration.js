@@ -1,6 +1,7 @@
 // Follows a registration until it has ended.
 
 const POLL_MS = 300;
+const UNHEARD_MS = 60_000;
 const COUNTED = /\s+\d+\/\d+$/; // "encoding queries 12/53"
 
 /**
@@ -9,14 +10,22 @@ const COUNTED = /\s+\d+\/\d+$/; // "encoding queries 12/53"
  */
 export async function follow(admin, expert, onStep) {
   const steps = [];
+  let heard = Date.now();
   for (;;) {
-    const { state, step, error } = expert.registration;
+    // Null: another orchestrator than the one that carried it out answers, and it is stored.
+    const { state, step, error } = expert.registration ?? { state: "done", step: "", error: null };
     if (state === "done") steps.forEach((one) => (one.state = "done"));
     else note(steps, step, state);
     onStep(steps);
     if (state !== "running") return error;
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    expert = await admin.expert(expert.name);
+    try {
+      expert = await admin.expert(expert.name);
+      heard = Date.now();
+    } catch (failure) {
+      // One that does not know it yet is not the one that carries it out: ask again, for a while.
+      if (failure.status !== 404 || Date.now() - heard > UNHEARD_MS) throw failure;
+    }
   }
 }
 
