@@ -43,7 +43,7 @@ def test_a_url_that_is_none_of_ours_is_refused_and_not_shown(url: str, words: st
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(RegistryUnavailable, match=r"pip install 'trivium\[postgres\]'"):
+    with pytest.raises(RegistryUnavailable, match=r"pip install -e '\.\[postgres\]'"):
         Registry("postgresql://u@127.0.0.1/x")
 
 

@@ -94,7 +94,8 @@ def test_bitlinear_computes_w158a8_and_passes_gradients_through() -> None:
     assert layer.weight.grad is not None
     assert torch.allclose(layer.weight.grad, fake_quantize_activations(x).sum(0).expand(12, -1))
     assert x.grad is not None
-    assert torch.allclose(x.grad, fake_quantize_weight(layer.weight).sum(0).expand(5, -1))
+    expected = fake_quantize_weight(layer.weight).sum(0).expand(5, -1)
+    assert torch.allclose(x.grad, expected, atol=1e-6)  # a sum that is 0 is rounded otherwise
 
 
 def test_strength_warms_up_from_a_plain_layer() -> None:
