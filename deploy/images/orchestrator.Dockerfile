@@ -27,7 +27,7 @@ ENV PATH=/opt/trivium/bin:/usr/local/bin:/usr/bin:/bin \
 VOLUME ["/var/lib/trivium", "/var/cache/trivium"]
 EXPOSE 8000
 USER 10001:10001
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=15m --retries=3 \
     CMD ["python", "-c", "import urllib.request as web; web.urlopen('http://127.0.0.1:8000/health')"]
 ENTRYPOINT ["trivium"]
 CMD ["serve"]

@@ -18,10 +18,11 @@ RUN uv pip install --system --no-cache ".[gpu,${EXTRAS}]"
 
 FROM python:3.11-slim-bookworm AS cpu
 ARG EXTRAS=otel
-# gcc compiles the kernels of ternary layers; libgomp and libnuma are what torch and vLLM load.
+# gcc compiles the kernels of ternary layers; libgomp and libnuma are what torch and vLLM load;
+# KubeRay's probes call wget.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev libgomp1 libnuma1 \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev libgomp1 libnuma1 wget \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,7 +91,9 @@ def model_deployment(
         graceful_shutdown_timeout_s=model.drain_seconds + 30,
         health_check_period_s=5,
     )(ModelServer)
-    return deployment.bind(model)
+    # Ray replaces the replicas of another version, and gives each deployment without one a new one.
+    version = hashlib.sha256(repr((model, options)).encode()).hexdigest()[:16]
+    return deployment.options(version=version, _internal=True).bind(model)
 
 
 def model_of(name: str, spec: ManagedSpec, defaults: Defaults, application: str) -> Model:

@@ -269,6 +269,8 @@ class _Registrations:
             "registrations_running", "Registrations of experts that wait or run"
         )
         self._names: set[str] = set()
+        for outcome in ("done", "failed"):
+            self._outcomes.labels(outcome)  # from 0 on: the first failure is an increase
 
     def step(self, progress: Progress) -> None:
         if progress.state == "running":

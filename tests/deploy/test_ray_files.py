@@ -70,7 +70,8 @@ def test_pods_are_valid_and_closed(group: Object) -> None:
     kubernetes_validate.validate(deployment, VERSION, strict=True)
     pod = template["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
-    assert not pod["automountServiceAccountToken"]
+    # KubeRay's autoscaler, which runs beside the head, asks the API server for nodes.
+    assert pod.get("automountServiceAccountToken", True) == ("groupName" not in group)
     for container in pod["containers"]:
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -20,8 +21,10 @@ from openai import OpenAI
 from ray import serve
 from ray.cluster_utils import Cluster
 
+from experts.manifest import ManagedWorker
 from experts.starter import arithmetic_folder
 from server.ray.application import Arguments, ExpertModels, MetaModel, Orchestrators, build
+from server.ray.placement import ServeCluster
 from server.ray.scaling import Scale, Share
 from server.workers.worker import free_port
 
@@ -43,6 +46,7 @@ class Site:
     cluster: Any
     experts: list[Any]
     """Nodes that may have experts."""
+    arguments: Arguments
 
     @property
     def http(self) -> httpx.Client:
@@ -107,8 +111,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ]
         ray.init(address=cluster.address, _node_ip_address=HEAD, log_to_driver=False)
         serve.start(http_options={"host": LOOPBACK, "port": port, "location": "HeadOnly"})
-        serve.run(build(arguments(folder)), name="trivium", route_prefix="/")
-        site = Site(port, cluster, experts)
+        given = arguments(folder)
+        serve.run(build(given), name="trivium", route_prefix="/")
+        site = Site(port, cluster, experts, given)
         until(lambda: site.health().get("meta") == "live")
         yield site
     finally:
@@ -164,6 +169,18 @@ def test_an_expert_is_registered_and_called(site: Site) -> None:
     assert answer.status_code == 201, answer.text
     assert "8798" in site.ask(SUM)
     assert "trivium-expert-arithmetic" in serve.status().applications
+
+
+def test_another_orchestrator_that_deploys_it_too_changes_nothing(site: Site) -> None:
+    site.ask(SUM)
+    (before,) = workers("arithmetic")
+    spec = ManagedWorker(checkpoint=arithmetic_folder() / "checkpoint", replicas=2, min_replicas=0)
+    other = ServeCluster(site.arguments.defaults(site.arguments.settings()), "trivium")
+    asyncio.run(other.deploy("arithmetic", spec))
+    for _ in range(6):
+        time.sleep(1.5)
+        assert "8798" in site.ask(SUM)
+    assert [process.pid for process in workers("arithmetic")] == [before.pid]
 
 
 def test_replicas_come_under_load_and_a_lost_node_ends_no_stream(site: Site) -> None:

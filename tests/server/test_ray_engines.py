@@ -267,6 +267,19 @@ def test_a_deployment_is_of_its_model() -> None:
     assert (config.min_replicas, config.max_replicas, config.initial_replicas) == (0, 3, 1)
 
 
+def test_the_same_expert_is_the_same_deployment() -> None:
+    """Each orchestrator deploys what the registry has; only another one replaces replicas."""
+
+    def version(checkpoint: Path, replicas: int = 1) -> str | None:
+        scale = Scale(max_replicas=replicas)
+        app = model_deployment(Model("calc", checkpoint), scale, Share(), Defaults())
+        return app._bound_deployment.version
+
+    assert version(CHECKPOINT) is not None
+    assert version(CHECKPOINT) == version(CHECKPOINT, replicas=3)
+    assert version(CHECKPOINT) != version(CHECKPOINT.parent)
+
+
 def test_the_meta_llm_has_a_share_of_a_gpu_too() -> None:
     deployment = model_deployment(Model("meta", None), Scale(), Share(), Defaults(device="L4"))
     options = deployment._bound_deployment.ray_actor_options

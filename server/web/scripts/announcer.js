@@ -7,10 +7,10 @@ import { plain } from "./format.js";
 const KEPT = 20;
 const SENTENCES = /^[\s\S]*[.!?:\n](?=\s)/;
 
-/** Have `text` read when the reader is free. */
+/** Have `text` read when the reader is free. While a dialog is open nothing outside it is read. */
 export function say(text) {
   if (!text.trim()) return;
-  const region = byId("announcer");
+  const region = document.querySelector("dialog[open] .announcer") ?? byId("announcer");
   region.append(el("p", {}, text.trim()));
   while (region.childElementCount > KEPT) region.firstElementChild.remove();
 }

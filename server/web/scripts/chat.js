@@ -68,12 +68,17 @@ export class Chat extends EventTarget {
     this.#emit("list");
   }
 
-  /** Read what another tab has stored; what is open here stays as it is. */
+  /** Read what another tab has stored; what is being written here stays as it is. */
   refresh() {
     const here = new Map(this.#conversations.map((one) => [one.id, one]));
-    const kept = (one) => this.isBusy(one.id) || one.id === this.current.id;
+    const kept = (one) => this.isBusy(one.id) || same(one, here.get(one.id));
     const stored = this.#store.all();
     this.#conversations = stored.map((one) => (here.has(one.id) && kept(one) ? here.get(one.id) : one));
+    const open = this.#conversations.find(({ id }) => id === this.current.id);
+    if (open && open !== this.current) {
+      this.current = open;
+      this.#emit("turns");
+    }
     this.#emit("list");
   }
 
@@ -129,7 +134,8 @@ export class Chat extends EventTarget {
       this.#emit("text", { answer });
       if (Date.now() - this.#saved > SAVE_EVERY_MS) this.#save(conversation);
     };
-    const chunks = (signal, written) => this.#api.stream(continued(body, written), signal);
+    const chunks = (signal, written, tokens) =>
+      this.#api.stream(continued(body, written, tokens), signal);
     await write(answer, chunks, abort.signal, grew);
     this.#running.delete(conversation.id);
     if (this.#conversations.includes(conversation)) this.#save(conversation);
@@ -154,4 +160,8 @@ export class Chat extends EventTarget {
   #emit(name, detail = {}) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
+}
+
+function same(one, other) {
+  return JSON.stringify(one) === JSON.stringify(other);
 }

@@ -72,11 +72,13 @@ export function requestBody(conversation) {
   };
 }
 
-/** The request for the rest of an answer of which `written` has come. */
-export function continued(body, written) {
+/** The request for the rest of an answer of which `written`, some `tokens`, has come. */
+export function continued(body, written, tokens) {
   if (!written) return body;
   const messages = [...body.messages, { role: "assistant", content: written }];
-  return { ...body, messages, continue_final_message: true, add_generation_prompt: false };
+  const rest = { ...body, messages, continue_final_message: true, add_generation_prompt: false };
+  if (body.max_tokens != null) rest.max_tokens = Math.max(1, body.max_tokens - tokens);
+  return rest;
 }
 
 /** Chat templates want turns to alternate: an answer of nothing is left out, neighbours are joined. */

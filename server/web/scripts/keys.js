@@ -15,9 +15,15 @@ export const SHORTCUTS = [
   [[CTRL, "/"], "Show these keys", "help"],
 ];
 
+/** Whether a key belongs to an input method that is composing. Safari ends the composition before the
+ *  key that confirms it, and says so by this key code alone. */
+export function composes(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
 /** Whether a key pressed in a text box sends it. On a phone, Enter makes a new line. */
 export function sends(event) {
-  const plain = event.key === "Enter" && !event.shiftKey && !event.altKey && !event.isComposing;
+  const plain = event.key === "Enter" && !event.shiftKey && !event.altKey && !composes(event);
   return plain && (event.ctrlKey || event.metaKey || !matchMedia("(pointer: coarse)").matches);
 }
 
@@ -31,6 +37,7 @@ export function listen(actions) {
 }
 
 function actionOf(event) {
+  if (composes(event)) return null;
   const control = MAC ? event.metaKey : event.ctrlKey;
   if (event.key === "Escape") return event.shiftKey ? "focus" : "stop";
   if (!control || event.altKey) return null;

@@ -29,7 +29,7 @@ export class Models {
     this.#send = send;
     this.#picker.addEventListener("change", () => chat.configure({ model: this.#picker.value }));
     this.#picker.addEventListener("focus", () => this.#load());
-    chat.addEventListener("opened", () => this.#show());
+    for (const name of ["opened", "turns"]) chat.addEventListener(name, () => this.#show());
     setInterval(() => document.hidden || this.#load(), REFRESH_MS);
     this.#show();
     this.#load(true);

@@ -3,6 +3,7 @@
 import { confirmed } from "./dialogs.js";
 import { exported } from "./conversation.js";
 import { byId, el, iconButton } from "./dom.js";
+import { composes } from "./keys.js";
 
 export class Sidebar {
   #chat;
@@ -64,6 +65,7 @@ export class Sidebar {
       this.#list.querySelector(`[data-id="${CSS.escape(id)}"] a`)?.focus();
     };
     box.addEventListener("keydown", (event) => {
+      if (composes(event)) return;
       if (event.key === "Enter") done(true);
       if (event.key !== "Escape") return;
       event.stopPropagation();

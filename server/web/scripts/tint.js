@@ -64,7 +64,9 @@ function join(pieces, { part, content }) {
   else pieces.push({ part, content });
 }
 
+/** Null before the first part: who wrote what came before a connection broke is not told. */
 function partAt(parts, at) {
+  if (at < (parts[0]?.start ?? 0)) return null;
   return parts.find((part) => at < part.end) ?? parts.at(-1) ?? null;
 }
 

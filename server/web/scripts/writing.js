@@ -6,18 +6,20 @@ const ATTEMPTS = 5;
 const PAUSE_MS = 1000;
 
 /**
- * Fill `answer` from `chunks(signal, written)` until the stream ends, fails or is aborted. Never
- * raises. `written` is what came before the connection broke: the answer goes on from there.
- * `onText` is called after each change of the text; `clock` gives ms.
+ * Fill `answer` from `chunks(signal, written, tokens)` until the stream ends, fails or is aborted.
+ * Never raises. `written` is what came before the connection broke, of some `tokens` (a chunk counts
+ * as one): the answer goes on from there. `onText` is called after each change of the text; `clock` gives ms.
  */
 export async function write(answer, chunks, signal, onText, clock = () => performance.now()) {
   const began = clock();
+  let tokens = 0;
   try {
     for (let attempt = 1; ; attempt++) {
       try {
-        const start = [...answer.text].length;
-        for await (const chunk of chunks(signal, answer.text)) {
-          if (!take(answer, chunk, start)) continue;
+        const before = { text: [...answer.text].length, tokens };
+        for await (const chunk of chunks(signal, answer.text, tokens)) {
+          if (!take(answer, chunk, before)) continue;
+          tokens += 1;
           answer.firstMs ??= clock() - began;
           onText();
         }
@@ -45,11 +47,11 @@ function pause(ms, signal) {
   });
 }
 
-/** Whether the chunk brought text. `start`: characters that came before this stream. */
-function take(answer, chunk, start) {
-  if (chunk.usage) answer.tokens = chunk.usage.completion_tokens;
+/** Whether the chunk brought text. `before`: characters and tokens that came before this stream. */
+function take(answer, chunk, before) {
+  if (chunk.usage) answer.tokens = before.tokens + chunk.usage.completion_tokens;
   if (chunk.trivium) {
-    const moved = (part) => ({ ...part, start: part.start + start, end: part.end + start });
+    const moved = (part) => ({ ...part, start: part.start + before.text, end: part.end + before.text });
     answer.segments = chunk.trivium.segments.map(moved);
   }
   const [choice] = chunk.choices ?? [];

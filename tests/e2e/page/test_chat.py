@@ -186,6 +186,31 @@ async def test_an_answer_whose_connection_breaks_goes_on(world: World, page: Pag
     assert [(s["start"], s["end"]) for s in conversation["turns"][1]["segments"]] == [(6, 16)]
 
 
+async def test_two_tabs_show_and_keep_the_same_conversation(world: World, page: Page) -> None:
+    world.meta.behave = in_turn(says("One."), says("Two."), says("Three."))
+    await ask(page, "first")
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    await expect(answers(other)).to_have_count(1)
+    await ask(other, "second")
+    await expect(answers(page)).to_have_count(2)
+    await ask(page, "third")
+    await expect(answers(other)).to_have_count(3)
+    [conversation] = await stored(page)
+    texts = [turn["text"] for turn in conversation["turns"]]
+    assert texts == ["first", "One.", "second", "Two.", "third", "Three."]
+    await other.close()
+
+
+async def test_an_input_methods_enter_sends_nothing(world: World, page: Page) -> None:
+    """As Safari tells of it: the composition is over, and only the key's code says what it was."""
+    await box(page).fill("にほん")
+    press = "new KeyboardEvent('keydown', {key: 'Enter', keyCode: 229, bubbles: true})"
+    await box(page).evaluate(f"box => box.dispatchEvent({press})")
+    await expect(answers(page)).to_have_count(0)
+    await expect(box(page)).to_have_value("にほん")
+
+
 async def test_a_chat_goes_on_in_the_background(world: World, page: Page) -> None:
     world.meta.behave = in_turn(says("slow ", "answer", delay=0.3), says("Quick."))
     await box(page).fill("slow")
