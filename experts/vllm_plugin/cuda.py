@@ -27,6 +27,12 @@ OPTION = "TRIVIUM_TERNARY_ACTIVATIONS"
 """Environment variable: `int8` (W1.58A8, the exact definition; the default) or `bf16`
 (W1.58A16: activations stay as they are)."""
 
+FAILURES = (
+    *(ImportError, RuntimeError, ValueError, AssertionError, AttributeError),
+    *(KeyError, OSError),  # a generation of GPUs that it does not know; no compiler
+)
+"""What humming raises where it cannot serve a matrix or a GPU."""
+
 logger = init_logger(__name__)
 
 
@@ -48,10 +54,10 @@ class CudaBitNetLinearMethod(BitNetLinearMethod):
         """Convert the packed weights once, on the GPU. Raises as the CPU's method does."""
         super().process_weights_after_loading(layer)
         try:
-            if len(layer.matrices) > 1:
-                raise ValueError("use_rms_norm gives each part of a merged layer its own input")
+            if self.config.norm_eps is not None:
+                raise ValueError("use_rms_norm gives each layer a norm of its own")
             self._to_humming(layer)
-        except (ImportError, RuntimeError, ValueError, AssertionError, AttributeError) as error:
+        except FAILURES as error:
             logger.warning_once(
                 "Ternary layers are computed by plain torch from bf16 copies of their weights: 8"
                 " times the memory, and no faster than a bf16 model. humming-kernels cannot serve"
@@ -64,10 +70,7 @@ class CudaBitNetLinearMethod(BitNetLinearMethod):
         """`[..., in]` to `[..., out]` in x's dtype."""
         if not hasattr(layer, "humming_config"):
             return super().apply(layer, x, bias)
-        from vllm.model_executor.layers.quantization.utils.humming import (
-            apply_humming_linear,
-            get_humming_linear_compute_config,
-        )
+        from vllm.model_executor.layers.quantization.utils.humming import apply_humming_linear
 
         if layer.split_input:
             x = with_peak(x)
@@ -77,7 +80,7 @@ class CudaBitNetLinearMethod(BitNetLinearMethod):
             x,
             skip_bias_add=bias is None,
             layer_config=layer.humming_config,
-            compute_config=get_humming_linear_compute_config(),
+            compute_config=layer.humming_compute,  # made beforehand: Dynamo traces no JSON
             locks=layer.humming_locks,
         )
         return y
@@ -95,12 +98,18 @@ class CudaBitNetLinearMethod(BitNetLinearMethod):
         return y.to(x.dtype)
 
     def _to_humming(self, layer: Any) -> None:
-        import vllm.utils.humming as humming
+        from vllm.model_executor.layers.quantization.utils.humming import (
+            get_humming_linear_compute_config,
+        )
+
+        # The name `humming_forward` has vLLM patch humming, which must come before the layer is
+        # made: what humming asks about the GPU is then kept, and need not be traced.
+        from vllm.utils.humming import create_humming_locks, humming_forward  # noqa: F401
 
         bias = layer.bias.data if layer.has_bias else None
         weights = Weights(layer.weight.data, layer.gamma.data, bias)
         schema, config, tensors = to_humming(weights, layer.params_dtype, activations())
-        locks = humming.create_humming_locks(layer.weight.device)
+        locks = create_humming_locks(layer.weight.device)
         del layer.weights
         for name in ("weight", "gamma", *(["bias"] if layer.has_bias else [])):
             delattr(layer, name)
@@ -109,6 +118,7 @@ class CudaBitNetLinearMethod(BitNetLinearMethod):
         if layer.has_bias:
             layer.register_buffer("zero_bias", torch.zeros_like(layer.bias))
         layer.weight_schema, layer.humming_config, layer.humming_locks = schema, config, locks
+        layer.humming_compute = get_humming_linear_compute_config()
 
     def _to_torch(self, layer: Any) -> None:
         layer.weights = [

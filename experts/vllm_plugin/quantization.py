@@ -6,6 +6,7 @@ Stands on `quantization/base_config.py` of vLLM 0.32. What the settings mean is 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -92,8 +93,13 @@ class BitNetConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM is untyped
         self, model_name: str, hf_config: Any = None, revision: str | None = None
     ) -> None:
         """vLLM says which checkpoint it is; its files are checked when a worker builds layers,
-        for here vLLM would wrap the error in its own."""
+        for here vLLM would wrap the error in its own. A model that was compiled for one kind of
+        activations is not taken for the other: vLLM's cache of them looks at `hf_config`."""
         self._unchecked = Path(model_name)
+        if hf_config is not None and current_platform.is_cuda():
+            from experts.vllm_plugin.cuda import OPTION
+
+            hf_config.trivium_ternary_activations = os.environ.get(OPTION, "int8")
 
     def get_quant_method(self, layer: Any, prefix: str) -> QuantizeMethodBase | None:
         """Ternary for linear layers, except those that the checkpoint keeps; None (vLLM's own,

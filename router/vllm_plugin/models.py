@@ -46,6 +46,11 @@ class ExpertTokenMixin:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         config = vllm_config.model_config.hf_config
         layout = config.expert_tokens
+        if vllm_config.parallel_config.pipeline_parallel_size > 1:
+            raise ValueError(
+                "a meta LLM cannot be split into pipeline stages: its head reads early layers on"
+                " the last one; use --tensor-parallel-size instead"
+            )
         self.expert_first_id = int(layout["first_id"])
         slots, features = int(layout["slots"]), Features.of(config.to_dict())
         self.expert_hidden_size = config.hidden_size
@@ -78,7 +83,7 @@ class ExpertTokenMixin:
         if isinstance(states, tuple):
             last, early = states
             return torch.cat([last, *early], dim=-1)
-        return states  # pipeline parallelism: not the last rank
+        return states
 
     def compute_logits(self, hidden_states: torch.Tensor, *args: Any) -> torch.Tensor | None:
         """Logits `[rows, vocabulary + slots]` with expert columns at -inf; scores to the gate."""

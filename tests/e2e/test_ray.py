@@ -175,8 +175,14 @@ def test_another_orchestrator_that_deploys_it_too_changes_nothing(site: Site) ->
     site.ask(SUM)
     (before,) = workers("arithmetic")
     spec = ManagedWorker(checkpoint=arithmetic_folder() / "checkpoint", replicas=2, min_replicas=0)
-    other = ServeCluster(site.arguments.defaults(site.arguments.settings()), "trivium")
-    asyncio.run(other.deploy("arithmetic", spec))
+    defaults = site.arguments.defaults(site.arguments.settings())
+
+    @ray.remote(num_cpus=0, runtime_env={"env_vars": dict(site.arguments.environment)})
+    def another() -> None:
+        """As in a replica of the orchestrator: Ray adds a deployer's environment."""
+        asyncio.run(ServeCluster(defaults, "trivium").deploy("arithmetic", spec))
+
+    ray.get(another.remote())
     for _ in range(6):
         time.sleep(1.5)
         assert "8798" in site.ask(SUM)

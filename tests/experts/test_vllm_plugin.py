@@ -3,6 +3,7 @@ damage, and what runs on a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,9 @@ def test_unknown_settings_are_refused(config: dict[str, Any]) -> None:
         BitNetConfig.from_config(config)
 
 
+NORM = torch.linspace(0.5, 1.5, 256)
+
+
 def cuda_layer(device: str, dtype: torch.dtype, **config: Any) -> tuple[Any, Any, Tensor]:
     """The GPU's method, a loaded layer of shapes that humming takes, and its weight."""
     from experts.vllm_plugin.cuda import CudaBitNetLinearMethod
@@ -267,6 +271,8 @@ def cuda_layer(device: str, dtype: torch.dtype, **config: Any) -> tuple[Any, Any
         made = layer(way, [256], 256, has_bias=False)
     made.params_dtype = dtype
     load(made, None, weight)
+    if config.get("use_rms_norm"):
+        made.rms_norm.weight.weight_loader(made.rms_norm.weight, NORM)
     way.process_weights_after_loading(made)
     return way, made, weight
 
@@ -289,6 +295,59 @@ def test_without_humming_a_gpu_uses_plain_torch(
     cuda.activations.cache_clear()
     with pytest.raises(CheckpointError, match="int8 or bf16"):
         cuda.activations()
+
+
+@pytest.fixture
+def happened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Lets layers be made for humming on the CPU; what happened then, in order."""
+    import vllm.model_executor.layers.quantization.utils.humming as linear
+    import vllm.utils.humming as humming
+
+    from experts.vllm_plugin import cuda
+
+    seen: list[str] = []
+
+    def to_humming(weights: Any, dtype: torch.dtype, activations: str) -> Any:
+        seen.append("made")
+        return None, None, {"weight": torch.zeros(1), "weight_scale": torch.zeros(1)}
+
+    def forward(layer: Any, x: Tensor, *, compute_config: str, **others: Any) -> Tensor:
+        assert '"gemm_type": "dense"' in compute_config
+        return x * 2
+
+    monkeypatch.setattr(humming, "_EXPORTS", {"humming_forward": "json:dumps"})
+    monkeypatch.setattr(humming, "_patch_humming", lambda: seen.append("patched"))
+    monkeypatch.setattr(humming, "create_humming_locks", lambda device: torch.zeros(8))
+    monkeypatch.setattr(cuda, "to_humming", to_humming)
+    monkeypatch.setattr(linear, "apply_humming_linear", forward)
+    vars(humming).pop("humming_forward", None)
+    yield seen
+    vars(humming).pop("humming_forward", None)
+
+
+def test_vllm_patches_humming_before_a_layer_is_made(happened: list[str]) -> None:
+    """Otherwise what humming asks about the GPU would have to be traced, which Dynamo cannot."""
+    cuda_layer("cpu", torch.bfloat16)
+    assert happened == ["patched", "made"]
+
+
+@pytest.mark.usefixtures("happened")
+def test_a_layer_on_a_gpu_can_be_traced_whole() -> None:
+    """As vLLM compiles models there: what Dynamo cannot trace ends the worker."""
+    way, made, _ = cuda_layer("cpu", torch.bfloat16)
+    product = torch.compile(lambda x: way.apply(made, x), fullgraph=True, backend="eager")
+    x = torch.ones(3, 256, dtype=torch.bfloat16)
+    assert torch.equal(product(x), x * 2)
+
+
+def test_norms_of_its_own_keep_a_layer_from_humming(happened: list[str]) -> None:
+    """humming knows of no norm; also a layer of one matrix, which it would take, has one."""
+    way, made, weight = cuda_layer("cpu", torch.float32, use_rms_norm=True)
+    assert not happened
+    x = torch.randn(5, 256)
+    normed = torch.nn.functional.rms_norm(x, [256], NORM, way.config.norm_eps)
+    expected = ternary_linear(normed, *ternarize(weight))
+    assert torch.allclose(way.apply(made, x), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -26,7 +26,7 @@ from vllm.logger import init_logger
 from experts.kernels import Weights
 from experts.kernels.humming import GpuSlots, Room
 from experts.vllm_plugin.bank.layers import BankLinearMethod, LinearPlaces, Places, Tensors
-from experts.vllm_plugin.cuda import activations
+from experts.vllm_plugin.cuda import FAILURES, activations
 
 logger = init_logger(__name__)
 
@@ -46,7 +46,7 @@ class CudaBankLinearMethod(BankLinearMethod):
         )
         try:
             return HummingPlaces(room)
-        except (ImportError, RuntimeError, ValueError, AssertionError, AttributeError) as error:
+        except FAILURES as error:
             logger.warning_once(
                 "Plain torch computes the bank's ternary layers, one expert after the other,"
                 " unpacking their weights at every step: slow. humming-kernels cannot serve them"

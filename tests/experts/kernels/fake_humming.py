@@ -1,4 +1,4 @@
-"""humming-kernels 0.1.19 as far as a bank uses it, on the CPU: what it documents, and the checks
+"""humming-kernels 0.1.17 as far as a bank uses it, on the CPU: what it documents, and the checks
 of its launcher (`csrc/launcher/tensor.h`), but a layout of its own."""
 
 from __future__ import annotations
