@@ -3,9 +3,10 @@
 Stands on humming-kernels 0.1.17, which vLLM 0.32 asks for, and 0.1.19: `schema/bitnet.py` and
 `transform.py` (what a matrix becomes), `forward.py` (`humming_forward`), `tune/__init__.py`
 (`get_heuristics_config`: intervals of rows, each with the tile to use), `config/config.py`
-(`LayerConfig.num_experts`); several experts have the layout of one, stacked. Needs no vLLM, but is called as `HummingIndexedExperts` of vLLM 0.32
-calls it (`fused_moe/experts/fused_humming_moe.py`). Never run on a GPU so far: what runs on CPU
-tensors is tested everywhere, the rest where `torch.cuda.is_available()`.
+(`LayerConfig.num_experts`); several experts have the layout of one, stacked. Needs no vLLM, but is
+called as `HummingIndexedExperts` of vLLM 0.32 calls it (`fused_moe/experts/fused_humming_moe.py`).
+Never run on a GPU so far: what runs on CPU tensors is tested everywhere, the rest where
+`torch.cuda.is_available()`.
 """
 
 from __future__ import annotations
