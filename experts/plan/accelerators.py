@@ -16,10 +16,14 @@ from experts.plan.quantities import GIB, PlanError
 GPU_PROCESS_BYTES = int(1.5 * GIB)
 """Of each vLLM process on a GPU: CUDA context and libraries (about 0.5 GiB), CUDA graphs,
 workspaces. An estimate; on GPUs nothing was measured for it."""
-CPU_PROCESS_BYTES = 1_384_000_000
-"""Of each vLLM server on a CPU: Python, torch, vLLM and its API. Proportional set size, as
-measured once: `tests/benchmarks/results/bank.json`, the bank of 8 experts with one embedding, less
-its weights and KV cache. The other figures there and in ternary.json are predicted from it."""
+CPU_PROCESS_BYTES = 1_338_000_000
+"""Of each vLLM server on a CPU: Python, torch, vLLM and its API, without a tokenizer. Proportional
+set size, as `python -m tests.benchmarks.plan --constants` measures it with a small random model,
+less its weights and KV cache. Other models are predicted from it."""
+
+CPU_SHARED_BYTES = 221_000_000
+"""Of these, pages of libraries that servers of one machine have in common; measured likewise, with
+two at once."""
 
 TRIES = 60
 
@@ -40,6 +44,8 @@ class Accelerator:
     process_bytes: int = GPU_PROCESS_BYTES
     kept: int = 2
     packs_tables: bool = False
+    shared_bytes: int = 0
+    """Of `process_bytes`, what all processes have in common."""
 
     @property
     def is_cpu(self) -> bool:
@@ -101,6 +107,7 @@ def this_machine() -> Accelerator:
         process_bytes=CPU_PROCESS_BYTES,
         kept=2 if bf16 else 4,
         packs_tables=True,
+        shared_bytes=CPU_SHARED_BYTES,
     )
 
 

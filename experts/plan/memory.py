@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experts.plan.accelerators import Accelerator
@@ -10,6 +11,9 @@ from experts.plan.models import Model
 TERNARY_BITS = 2
 SCALE_BYTES = 4
 """Of one row of a ternary layer in memory: its scale, float32."""
+TOKENIZER_BYTES = 4_180
+"""Of one entry of the vocabulary in the memory of a server: its two processes, the API and the
+engine, have the tokenizer and tables of it each. As `CPU_PROCESS_BYTES`, measured."""
 BATCHED_TOKENS = 8192
 """vLLM's largest step on a data-centre GPU (`max_num_batched_tokens`)."""
 
@@ -58,6 +62,18 @@ def kv_bytes_per_token(model: Model, device: Accelerator) -> int:
     return 2 * model.layers * model.kv_heads * model.head_dim * device.kept
 
 
+def process_bytes(model: Model, device: Accelerator, devices: int) -> int:
+    """Of the server's processes before there is a model. On GPUs that is their memory alone, in
+    which there is no tokenizer."""
+    tokenizer = model.vocabulary * TOKENIZER_BYTES if device.is_cpu else 0
+    return devices * device.process_bytes + tokenizer
+
+
+def together(totals: Sequence[int], device: Accelerator) -> int:
+    """Bytes of several workers on one device, of their own totals."""
+    return sum(totals) - device.shared_bytes * max(0, len(totals) - 1)
+
+
 def activation_bytes(model: Model, device: Accelerator, sequences: int) -> int:
     """The most that one step holds besides: hidden states and the gated MLP of a full prefill, and
     float32 logits with their probabilities for each sequence. An estimate from above."""
@@ -81,6 +97,6 @@ def worker_needs(
     return Needs(
         weights=bank_weight_bytes(models, device, shared_table),
         kv_cache=kv_tokens * kv_bytes_per_token(model, device),
-        process=devices * device.process_bytes,
+        process=process_bytes(model, device, devices),
         activations=activation_bytes(model, device, sequences),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from experts.plan.accelerators import Accelerator
-from experts.plan.memory import Needs, bank_weight_bytes, worker_needs
+from experts.plan.memory import Needs, bank_weight_bytes, together, worker_needs
 from experts.plan.models import Model
 from experts.plan.quantities import PlanError, show_gib
 
@@ -113,18 +113,23 @@ def usable(device: Accelerator) -> int:
 def place(workers: Sequence[Worker], device: Accelerator, count: int) -> Placement:
     """First fit: the meta LLM, without which nothing is served, then the others, the largest
     first, each on the first devices with room."""
-    free = [usable(device)] * count
     placed: dict[int, Worker] = {}
+    there: list[list[int]] = [[] for _ in range(count)]
+
+    def free(*totals: int) -> int:
+        return usable(device) - together(totals, device)
+
     for i in sorted(range(len(workers)), key=lambda i: (i > 0, -workers[i].needs.total)):
         worker = workers[i]
-        on = [at for at, room in enumerate(free) if room >= worker.per_device][: worker.devices]
+        room = [at for at in range(count) if free(*there[at], worker.per_device) >= 0]
+        on = room[: worker.devices]
         if len(on) == worker.devices:
             for at in on:
-                free[at] -= worker.per_device
+                there[at].append(worker.per_device)
             worker = replace(worker, on=tuple(on))
         placed[i] = worker
     ordered = tuple(placed[i] for i in range(len(workers)))
-    return Placement(ordered, tuple(free), usable(device))
+    return Placement(ordered, tuple(free(*totals) for totals in there), usable(device))
 
 
 def room_for(expert: Model, device: Accelerator, load: Load, placement: Placement) -> int:

@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ import aiohttp
 import psutil
 
 from experts.vllm_plugin.bank.adapters import make_base
-from server.workers.vllm_command import Command, bank_command, expert_command, this_machine
+from server.workers.vllm_command import (
+    Command,
+    bank_command,
+    expert_command,
+    meta_command,
+    this_machine,
+)
 from server.workers.worker import free_port, last_error
 from tests.benchmarks.bank_settings import Bench
 from tests.benchmarks.load import Target
@@ -128,16 +135,37 @@ class Bank(Side):
             return dict(await response.json())
 
 
-@contextlib.asynccontextmanager
-async def open_singles(bench: Bench, experts: Sequence[Path], logs: Path) -> AsyncIterator[Side]:
+def open_singles(
+    bench: Bench, experts: Sequence[Path], logs: Path
+) -> contextlib.AbstractAsyncContextManager[Side]:
     """A server for each of `experts`, all started at once."""
+    machine = this_machine()
+    return _open(
+        bench,
+        {e.name: partial(expert_command, e.name, e, args=(), machine=machine) for e in experts},
+        logs,
+    )
+
+
+def open_meta(
+    bench: Bench, checkpoint: Path, logs: Path
+) -> contextlib.AbstractAsyncContextManager[Side]:
+    """A meta worker."""
+    command = partial(meta_command, checkpoint, args=(), machine=this_machine())
+    return _open(bench, {"meta": command}, logs)
+
+
+@contextlib.asynccontextmanager
+async def _open(
+    bench: Bench, commands: Mapping[str, Callable[..., Command]], logs: Path
+) -> AsyncIterator[Side]:
+    """A server for each command, which is made from `port`, with its model's name."""
     side = Side([])
     began = time.perf_counter()
     try:
-        for path in experts:
+        for name, command in commands.items():
             port = free_port()
-            command = expert_command(path.name, path, port, (), this_machine())
-            side.servers.append(_launch(bench, path.name, port, command, logs))
+            side.servers.append(_launch(bench, name, port, command(port=port), logs))
         await asyncio.gather(*(server.ready(bench.session) for server in side.servers))
         side.targets = [server.target for server in side.servers]
         await bench.load.round(side.targets, 1)
