@@ -59,9 +59,10 @@ def prepare(cache: Path, source: Path | None, slots: int) -> Path:
         raise PrepareError(f"there is no checkpoint folder at {source}")
     target = cache / f"{source.name}-experts{slots}-{fingerprint(source)}-{LAYOUT}"
     if not (target / "config.json").exists():
-        with _alone(cache), _step(f"reserving {slots} expert tokens in {source.name}"):
+        with _alone(cache):
             if not (target / "config.json").exists():
-                expand(source, target, slots)
+                with _step(f"reserving {slots} expert tokens in {source.name}"):
+                    expand(source, target, slots)
     return target
 
 
