@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 
 ANNOUNCE_SECONDS = 0.5
 """Pause between two announcements of a replica."""
+NOTICE_SECONDS = 2.5
+"""After which every orchestrator has seen that a replica has left: they look every second."""
 FORGET_SECONDS = 5.0
 """A replica that has been silent for so long is gone, with its node."""
 

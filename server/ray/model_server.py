@@ -15,7 +15,7 @@ from ray import serve
 from rich.console import Console
 
 from server.commands.serve import prepare_meta
-from server.ray.directory import ANNOUNCE_SECONDS, NAME
+from server.ray.directory import ANNOUNCE_SECONDS, NAME, NOTICE_SECONDS
 from server.settings import Settings
 from server.workers.vllm_command import Command, expert_command, meta_command, this_machine
 from server.workers.worker import ManagedWorker, Worker, WorkerFailed
@@ -106,6 +106,7 @@ class ModelServer:
         self._announcing.cancel()
         await asyncio.gather(self._announcing, return_exceptions=True)
         await self._leave()
+        await asyncio.sleep(NOTICE_SECONDS)  # until then it is asked, and answers
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._model.drain_seconds):
                 while self._worker.endpoint and await self._requests():  # noqa: ASYNC110

@@ -172,8 +172,6 @@ def test_an_expert_is_registered_and_called(site: Site) -> None:
 
 
 def test_another_orchestrator_that_deploys_it_too_changes_nothing(site: Site) -> None:
-    site.ask(SUM)
-    (before,) = workers("arithmetic")
     spec = ManagedWorker(checkpoint=arithmetic_folder() / "checkpoint", replicas=2, min_replicas=0)
     defaults = site.arguments.defaults(site.arguments.settings())
 
@@ -182,11 +180,20 @@ def test_another_orchestrator_that_deploys_it_too_changes_nothing(site: Site) ->
         """As in a replica of the orchestrator: Ray adds a deployer's environment."""
         asyncio.run(ServeCluster(defaults, "trivium").deploy("arithmetic", spec))
 
-    ray.get(another.remote())
-    for _ in range(6):
-        time.sleep(1.5)
-        assert "8798" in site.ask(SUM)
-    assert [process.pid for process in workers("arithmetic")] == [before.pid]
+    enough = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        load = pool.submit(keep_asking, site, enough)  # an idle one would go to sleep by itself
+        try:
+            until(lambda: len(workers("arithmetic")) == 1)
+            (before,) = workers("arithmetic")
+            ray.get(another.remote())
+            time.sleep(10)
+            after = workers("arithmetic")
+        finally:
+            enough.set()
+        ends = load.result()
+    assert [process.pid for process in after] == [before.pid]
+    assert set(ends) == {("length", TOKENS)}
 
 
 def test_replicas_come_under_load_and_a_lost_node_ends_no_stream(site: Site) -> None:
