@@ -75,6 +75,7 @@ class ModelServer:
             model.name, command, self._session, log, seconds, self._changed, host=host
         )
         self._announced: str | None = None
+        self._known_requests = 0.0
         self._worker.start()
         try:
             await self._worker.ready()
@@ -151,9 +152,11 @@ class ModelServer:
                 await getattr(self._directory, what).remote(self._model.name, url)
 
     async def _requests(self) -> float:
-        """Requests at its vLLM, running and waiting; 0 where it cannot say."""
+        """Requests at its vLLM, running and waiting. While that is too busy to say, as many as
+        before: neither a model that has none nor one that has ended."""
         endpoint = self._worker.endpoint
         if endpoint is None:
+            self._known_requests = 0.0
             return 0.0
         url = f"{endpoint.base_url.removesuffix('/v1')}/metrics"
         timeout = aiohttp.ClientTimeout(total=READ_SECONDS)
@@ -161,6 +164,8 @@ class ModelServer:
             async with self._session.get(url, timeout=timeout) as response:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError, OSError):
-            return 0.0
+            return self._known_requests
         families = text_string_to_metric_families(text)
-        return sum(s.value for f in families if f.name in _QUEUES for s in f.samples)
+        counts = (s.value for f in families if f.name in _QUEUES for s in f.samples)
+        self._known_requests = sum(counts)
+        return self._known_requests

@@ -128,7 +128,7 @@ def arguments(folder: Path) -> Arguments:
         target_requests=2,
         upscale_delay_s=1,
         downscale_delay_s=5,
-        idle_seconds=5,
+        idle_seconds=10,  # counts reach the controller seconds late on a busy machine
         look_back_s=4,
     )
     at_head = Share(resources={"head": 1})
@@ -222,7 +222,7 @@ def keep_asking(site: Site, enough: threading.Event) -> list[tuple[str, int]]:
 
 def test_an_idle_expert_sleeps_and_is_woken(site: Site) -> None:
     print(f"asleep after {until(lambda: 'asleep' in site.state()):.0f} s")
-    assert not workers("arithmetic")
+    until(lambda: not workers("arithmetic"), 60)  # a replica that leaves answers a while longer
     began = time.monotonic()
     assert "8798" in site.ask(SUM)
     print(f"woken, and answered after {time.monotonic() - began:.0f} s")
