@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from server.api.messages import errors as anthropic
 from server.edge.audit import Auditing, AuditLog
 from server.edge.auth import Authentication, LocalOnly
 from server.edge.bodies import BodyLimit
@@ -41,5 +42,5 @@ def install_guard(
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST", "PATCH", "DELETE"),
             allow_headers=("*",),  # clients' libraries send many of their own
-            expose_headers=("Retry-After", REQUEST_ID),
+            expose_headers=("Retry-After", REQUEST_ID, anthropic.REQUEST_ID),
         )

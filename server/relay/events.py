@@ -123,7 +123,7 @@ WorkerEvent = TextDelta | RawDelta | Finished | Usage | Considered
 
 Event = TextDelta | RawDelta | Routed | Finished | Usage | Traced | Failed
 """What an answer is made of: deltas, one `Finished` a choice, then `Usage` and `Traced`; or it
-ends early with `Failed`."""
+ends early with `Failed`. A first `Usage` before the first delta tells the prompt's tokens."""
 
 Batch = Sequence[Event]
 WorkerBatch = Sequence[WorkerEvent]

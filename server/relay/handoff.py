@@ -215,6 +215,8 @@ class Handoff:
                 self._sent += len(event.text)
                 events.append(event)
             elif event.kind == "usage":
+                if not (self._now.usage or self._segments or self._choice):
+                    events.append(event)
                 self._now.usage = event
             else:
                 for action in self.on(event, now):

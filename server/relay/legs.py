@@ -165,6 +165,8 @@ def worker_body(request: GenerationRequest, leg: Leg, explain: str | None = None
     if leg.experts:
         ids = [expert.token_id for expert in leg.experts]
         body["stop_token_ids"] = list(dict.fromkeys([*body.get("stop_token_ids", ()), *ids]))
+        if body.get("include_stop_str_in_output"):
+            body.pop("skip_special_tokens", None)  # the expert token would be shown
         xargs |= _gate(request, leg)
         if explain is not None:
             xargs["trivium_explain"] = explain

@@ -273,7 +273,8 @@ def parse_event(data: bytes) -> Iterator[WorkerEvent]:
 
 
 def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
-    """`Finished` comes before the delta of its own chunk: it says how to take its last token."""
+    """`Finished` comes before the delta of its own chunk: it says how to take its last token. Of
+    the delta come thoughts first, then text, then calls, as models write them."""
     delta, logprobs = choice.get("delta") or {}, choice.get("logprobs") or None
     reason, stop_reason = choice.get("finish_reason"), choice.get("stop_reason")
     text = _checked(delta.get("content"), str)
@@ -286,11 +287,15 @@ def _choice(choice: Mapping[str, Any]) -> Iterator[WorkerEvent]:
     if reason is not None:
         yield Finished(str(reason), _checked(stop_reason, int, str))
     fields = {k: v for k, v in delta.items() if k not in ("content", "role") and v}
+    _check_depth(fields)
+    calls = {k: fields.pop(k) for k in ("tool_calls",) if k in fields}
+    told = None if text else logprobs
     if fields:
-        _check_depth(fields)
-        yield RawDelta(fields, logprobs=None if text else logprobs)
-    if text or (logprobs and not fields):
+        yield RawDelta(fields, logprobs=told)
+    if text or (logprobs and not fields and not calls):
         yield TextDelta(text or "", logprobs=logprobs)
+    if calls:
+        yield RawDelta(calls, logprobs=None if fields else told)
 
 
 def _check_depth(value: Any, left: int = MOST_LEVELS) -> None:

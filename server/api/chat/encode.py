@@ -210,7 +210,7 @@ class _FoldedChoice:
         calls = self._fields.get("tool_calls")
         message = {"role": "assistant", "content": text or (None if calls else ""), **self._fields}
         if calls:
-            message["tool_calls"] = [_without_index(call) for call in calls]
+            message["tool_calls"] = [_tool_call(call) for call in calls]
         return Choice(
             index=index,
             message=message,
@@ -226,14 +226,14 @@ def merge_delta(
     """Add `delta` to `whole`: texts are joined, lists of indexed objects merged by index.
 
     With `plain_lists` every list is simply joined. `id`, `type` and `name` are set, not joined:
-    some servers repeat them.
+    some servers repeat them, or send them empty.
     """
     for key, value in delta.items():
         old = whole.get(key)
         if value is None:
             continue
-        if isinstance(value, str) and isinstance(old, str) and key not in ("id", "type", "name"):
-            whole[key] = old + value
+        if isinstance(value, str) and isinstance(old, str):
+            whole[key] = (value or old) if key in ("id", "type", "name") else old + value
         elif isinstance(value, dict):
             merged = dict(old) if isinstance(old, dict) else {}
             merge_delta(merged, value, plain_lists=plain_lists)
@@ -256,8 +256,14 @@ def _merge_indexed(whole: list[Any], delta: list[Any]) -> list[Any]:
     return whole
 
 
-def _without_index(call: Any) -> Any:
-    return {k: v for k, v in call.items() if k != "index"} if isinstance(call, dict) else call
+def _tool_call(call: Any) -> Any:
+    """A call as its client expects it, also if it was cut before its arguments."""
+    if not isinstance(call, dict):
+        return call
+    whole = {"type": "function"} | {k: v for k, v in call.items() if k != "index"}
+    if isinstance(function := whole.get("function"), dict):
+        whole["function"] = {"arguments": ""} | function
+    return whole
 
 
 # ---------------------------------------------------------------- shared parts

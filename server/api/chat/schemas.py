@@ -113,6 +113,8 @@ class ChatCompletionRequest(Wire):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatCompletionRequest:
+        if (self.model_extra or {}).get("prompt_logprobs") is not None:
+            raise ValueError("prompt_logprobs is not supported: models are asked for streams")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is only allowed when stream is true")
         if self.top_logprobs and not self.logprobs:

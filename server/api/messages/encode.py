@@ -12,6 +12,7 @@ from server.api.messages.objects import MessageEvent
 from server.api.streaming import named_event, run_to_end
 from server.errors import error_body, http_status
 from server.relay.events import Batch, Event
+from server.seeing.logs import request_id
 from server.wire import to_json
 
 
@@ -28,7 +29,7 @@ class MessageEncoder:
         return _written(self._machine.end())
 
     def failed(self, error: Exception) -> bytes:
-        body = anthropic_error(error_body(error), http_status(error), None)
+        body = anthropic_error(error_body(error), http_status(error), request_id.get())
         return named_event("error", _json(body))
 
 

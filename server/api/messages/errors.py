@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.api.messages.objects import ErrorObject, MessagesError
 
 PATH = "/v1/messages"
+REQUEST_ID = "request-id"
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -32,7 +33,8 @@ def anthropic_error(openai: dict[str, Any], status: int, request_id: str | None)
 
 
 class AnthropicErrors:
-    """Middleware, around all others: rewrites the errors that leave the server on this path.
+    """Middleware, around all others: rewrites the errors that leave the server on this path, and
+    names each answer's request.
 
     What is no JSON (the refusal of a CORS preflight) stays as it is.
     """
@@ -49,6 +51,8 @@ class AnthropicErrors:
 
         async def translate(message: Message) -> None:
             nonlocal start, body
+            if message["type"] == "http.response.start":
+                _name_request(MutableHeaders(scope=message))
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 start = message
             elif start is None:
@@ -59,6 +63,12 @@ class AnthropicErrors:
                     await _send_error(start, body, send)
 
         await self._app(scope, receive, translate)
+
+
+def _name_request(headers: MutableHeaders) -> None:
+    """Anthropic's clients read the request's id under a name of its own."""
+    if request_id := headers.get("x-request-id"):
+        headers[REQUEST_ID] = request_id
 
 
 async def _send_error(start: Message, body: bytes, send: Send) -> None:

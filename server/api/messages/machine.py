@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from server.api.chat.encode import trace
-from server.api.deltas import CallDelta, calls_in, reasoning_in
 from server.api.messages.objects import (
     AnswerBlock,
     AnswerMessage,
@@ -29,7 +26,8 @@ from server.api.messages.objects import (
     TextPiece,
     ThinkingPiece,
 )
-from server.relay.events import Event, Finished, RawDelta, TextDelta, Traced, Usage
+from server.api.ordering import Ordering, Piece, Thought, object_in
+from server.relay.events import Event, Finished, RawDelta, Routed, TextDelta, Traced, Usage
 
 
 class MessageMachine:
@@ -39,39 +37,41 @@ class MessageMachine:
         self.message = AnswerMessage(id=f"msg_{uuid.uuid4().hex}", model=model)
         self._finished = Finished("stop")
         self._began = False
-        self._open: dict[int, AnswerBlock] = {}
-        """By place. Calls stay open together: their deltas may alternate."""
-        self._calls: dict[int, int] = {}
-        """Places of calls by the index that their worker gave them."""
-        self._inputs: dict[int, str] = {}
-        """Arguments so far, by place."""
+        self._ordering = Ordering()
+        self._open: AnswerBlock | None = None
+        """The last block, until it is closed."""
+        self._input = ""
+        """Arguments so far, of the open call."""
+        self._cut = False
+        """Whether the last call's arguments are not whole."""
 
     def on(self, event: Event) -> Iterator[MessageEvent]:
         """Events that follow from `event`, which is not a `Failed`."""
-        yield from self._begin()
         match event:
-            case TextDelta() if event.text:
-                yield from self._text(event.text)
-            case RawDelta():
-                if thought := reasoning_in(event.fields):
-                    yield from self._thinking(thought)
-                for call in calls_in(event.fields):
-                    yield from self._call(call)
-            case Finished():
-                self._finished = event
             case Usage():
                 self.message.usage = _usage(event)
             case Traced():
                 self.message.trivium = trace(event.segments)
+            case Finished():
+                self._finished = event
+            case TextDelta(text=""):
+                yield from self._begin()
+            case TextDelta() | RawDelta():
+                yield from self._begin()
+                yield from self._pieces(self._ordering.add(event))
+            case Routed():  # its expert may yet refuse the request, with a status of its own
+                pass
 
     def end(self) -> Iterator[MessageEvent]:
         """The last events of a complete answer."""
         yield from self._begin()
-        if not self.message.content:
+        yield from self._pieces(self._ordering.rest())
+        message = self.message
+        if not message.content:
             yield from self._add(AnswerText())
         yield from self._close()
-        message = self.message
-        reason = _stop_reason(self._finished, bool(self._calls))
+        called = any(isinstance(block, AnswerToolUse) for block in message.content)
+        reason = _stop_reason(self._finished, called, self._cut)
         stop = self._finished.stop_reason if reason == "stop_sequence" else None
         message.stop_reason, message.stop_sequence = reason, None if stop is None else str(stop)
         yield MessageDelta(
@@ -84,84 +84,72 @@ class MessageMachine:
     # ------------------------------------------------------------ deltas
 
     def _begin(self) -> Iterator[MessageEvent]:
-        """The tokens of the prompt are not known yet; the last event tells them."""
+        """The last event tells all tokens; those of the first prompt are known here already."""
         if not self._began:
             self._began = True
             yield MessageStart(message=self.message)
 
-    def _text(self, text: str) -> Iterator[MessageEvent]:
-        place, block = self._latest()
-        if not isinstance(block, AnswerText):
-            yield from self._close()
-            place, block = len(self.message.content), AnswerText()
-            yield from self._add(block)
-        block.text += text
-        yield BlockDelta(index=place, delta=TextPiece(text=text))
-
-    def _thinking(self, text: str) -> Iterator[MessageEvent]:
-        place, block = self._latest()
-        if not isinstance(block, AnswerThinking):
-            yield from self._close()
-            place, block = len(self.message.content), AnswerThinking()
-            yield from self._add(block)
-        block.thinking += text
-        yield BlockDelta(index=place, delta=ThinkingPiece(thinking=text))
-
-    def _call(self, delta: CallDelta) -> Iterator[MessageEvent]:
-        place = self._calls.get(delta.index, -1)
-        if place not in self._open:
-            _, latest = self._latest()
-            if not isinstance(latest, AnswerToolUse):
+    def _pieces(self, pieces: Iterable[tuple[bool, Piece]]) -> Iterator[MessageEvent]:
+        for begins, piece in pieces:
+            if begins or self._open is None:
                 yield from self._close()
-            place = self._calls[delta.index] = len(self.message.content)
-            call_id = delta.id or f"toolu_{uuid.uuid4().hex}"
-            yield from self._add(AnswerToolUse(id=call_id, name=delta.name))
-        if delta.arguments:
-            self._inputs[place] = self._inputs.get(place, "") + delta.arguments
-            yield BlockDelta(index=place, delta=InputPiece(partial_json=delta.arguments))
+                yield from self._add(_block(piece))
+            yield from self._grow(piece)
+
+    def _grow(self, piece: Piece) -> Iterator[MessageEvent]:
+        place, block = len(self.message.content) - 1, self._open
+        match piece:
+            case TextDelta():
+                assert isinstance(block, AnswerText)
+                block.text += piece.text
+                yield BlockDelta(index=place, delta=TextPiece(text=piece.text))
+            case Thought():
+                assert isinstance(block, AnswerThinking)
+                block.thinking += piece.text
+                yield BlockDelta(index=place, delta=ThinkingPiece(thinking=piece.text))
+            case _ if piece.arguments:
+                self._input += piece.arguments
+                yield BlockDelta(index=place, delta=InputPiece(partial_json=piece.arguments))
 
     # ------------------------------------------------------------ blocks
 
-    def _latest(self) -> tuple[int, AnswerBlock | None]:
-        """The open block that came last."""
-        place = len(self.message.content) - 1
-        return place, self._open.get(place)
-
     def _add(self, block: AnswerBlock) -> Iterator[MessageEvent]:
-        place = len(self.message.content)
         self.message.content.append(block)
-        self._open[place] = block
-        yield BlockStart(index=place, content_block=block)
+        self._open, self._input = block, ""
+        yield BlockStart(index=len(self.message.content) - 1, content_block=block)
 
     def _close(self) -> Iterator[MessageEvent]:
-        """Close what is open."""
-        for place, block in self._open.items():
-            if isinstance(block, AnswerToolUse):
-                block.input = _input(self._inputs.get(place, ""))
-            yield BlockStop(index=place)
-        self._open.clear()
+        """Close the open block. Of arguments that were cut nothing is left."""
+        if self._open is None:
+            return
+        if isinstance(self._open, AnswerToolUse):
+            arguments = object_in(self._input or "{}")
+            self._open.input, self._cut = arguments or {}, arguments is None
+        self._open = None
+        yield BlockStop(index=len(self.message.content) - 1)
 
 
-def _input(arguments: str) -> dict[str, Any]:
-    """Arguments as an object; of those that were cut, or are none, nothing is left."""
-    try:
-        value = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _block(piece: Piece) -> AnswerBlock:
+    """The empty block that `piece` begins."""
+    match piece:
+        case TextDelta():
+            return AnswerText()
+        case Thought():
+            return AnswerThinking()
+    return AnswerToolUse(id=piece.id or f"toolu_{uuid.uuid4().hex}", name=piece.name)
 
 
-def _stop_reason(finished: Finished, called: bool) -> StopReason:
+def _stop_reason(finished: Finished, called: bool, cut: bool) -> StopReason:
+    """A call that a stop string `cut` must not be made."""
     match finished.finish_reason:
         case "length":
             return "max_tokens"
         case "content_filter":
             return "refusal"
-        case "tool_calls":
-            return "tool_use"
-    if isinstance(finished.stop_reason, str):
+    if isinstance(finished.stop_reason, str) and (cut or not called):
         return "stop_sequence"
-    return "tool_use" if called else "end_turn"  # a call of a named tool ends with "stop"
+    # A call of a named tool ends with "stop".
+    return "tool_use" if called or finished.finish_reason == "tool_calls" else "end_turn"
 
 
 def _usage(usage: Usage) -> MessageUsage:

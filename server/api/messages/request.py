@@ -27,6 +27,9 @@ NOT_FORWARDED = frozenset(
 )
 """Of fields that are not listed: what only Anthropic's own servers act on. An answer is one."""
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+BILLING = "x-anthropic-billing-header"
+"""How a system text begins that Claude Code writes for Anthropic's servers. A part of it is another
+in each request, so that no prefix cache would know the prompt again."""
 
 
 def to_chat(request: MessagesRequest) -> ChatCompletionRequest:
@@ -104,15 +107,25 @@ def _output(config: OutputConfig | None) -> dict[str, Any]:
 
 def _messages(request: CountRequest) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    if request.system:
-        messages.append({"role": "system", "content": _joined(request.system)})
+    if system := _for_models(request.system or ""):
+        messages.append({"role": "system", "content": system})
     for turn in request.messages:
         messages.extend(_turn(turn))
     return messages
 
 
+def _for_models(system: str | Sequence[TextBlock]) -> str:
+    """A system prompt without what is not for models."""
+    blocks = [TextBlock(type="text", text=system)] if isinstance(system, str) else system
+    return _joined([block for block in blocks if not block.text.startswith(BILLING)])
+
+
 def _turn(turn: TurnMessage) -> Iterator[dict[str, Any]]:
-    if isinstance(turn.content, str):
+    if turn.role == "system":
+        texts = turn.content if isinstance(turn.content, str) else _texts(turn.content)
+        if said := _for_models(texts):
+            yield {"role": "system", "content": said}
+    elif isinstance(turn.content, str):
         yield {"role": turn.role, "content": turn.content}
     elif turn.role == "assistant":
         yield _assistant(turn.content)
@@ -125,8 +138,8 @@ def _assistant(blocks: Sequence[ContentBlock]) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant"}
     if thinking := "".join(b.thinking for b in blocks if isinstance(b, ThinkingBlock)):
         message["reasoning"] = thinking
-    if texts := [b.text for b in blocks if isinstance(b, TextBlock)]:
-        message["content"] = "".join(texts)
+    if texts := _texts(blocks):
+        message["content"] = "".join(block.text for block in texts)
     if calls := [b for b in blocks if isinstance(b, ToolUseBlock)]:
         message["tool_calls"] = [
             function_call(call.id, call.name, json.dumps(call.input, ensure_ascii=False))
@@ -155,6 +168,10 @@ def _text_message(role: str, texts: Sequence[str]) -> dict[str, Any]:
     if len(texts) == 1:
         return {"role": role, "content": texts[0]}
     return {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
+
+
+def _texts(blocks: Sequence[ContentBlock]) -> list[TextBlock]:
+    return [block for block in blocks if isinstance(block, TextBlock)]
 
 
 def _joined(content: str | Sequence[TextBlock]) -> str:

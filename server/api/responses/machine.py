@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from server.api.chat.encode import trace
-from server.api.deltas import CallDelta, calls_in, reasoning_in
+from server.api.ordering import Ordering, Piece, Thought
 from server.api.responses.objects import (
     ArgumentsDeltaEvent,
     ArgumentsDoneEvent,
@@ -38,7 +38,7 @@ from server.api.responses.objects import (
 )
 from server.api.responses.schemas import ResponsesRequest
 from server.errors import error_body
-from server.relay.events import Event, Finished, RawDelta, TextDelta, Traced, Usage
+from server.relay.events import Event, Finished, RawDelta, Routed, TextDelta, Traced, Usage
 
 
 class ResponseMachine:
@@ -48,29 +48,32 @@ class ResponseMachine:
         self.response = new_response(request)
         self._finished = Finished("stop")
         self._began = False
-        self._open: dict[int, OutputItem] = {}
-        """By place in the output. Calls stay open together: their deltas may alternate."""
-        self._calls: dict[int, int] = {}
-        """Places of calls by the index that their worker gave them."""
+        self._usage: Usage | None = None
+        self._ordering = Ordering()
+        self._open: OutputItem | None = None
+        """The last item, until it is closed."""
 
     def on(self, event: Event) -> Iterator[ResponseEvent]:
         """Events that follow from `event`, which is not a `Failed`."""
-        yield from self._begin()
         match event:
-            case TextDelta():
-                yield from self._text(event)
-            case RawDelta():
-                yield from self._raw(event.fields)
+            case TextDelta() | RawDelta():
+                yield from self._begin()
+                yield from self._pieces(self._ordering.add(event))
             case Finished():
                 self._finished = event
             case Usage():
-                self.response.usage = _usage(event)
+                self._usage = event
             case Traced():
                 self.response.trivium = trace(event.segments)
+            case Routed():  # its expert may yet refuse the request, with a status of its own
+                pass
 
     def end(self) -> Iterator[ResponseEvent]:
         """The last events of a complete answer."""
         yield from self._begin()
+        yield from self._pieces(self._ordering.rest())
+        if self._usage is not None:
+            self.response.usage = _usage(self._usage)
         if not self.response.output:
             yield from self._add(OutputMessage(id=_id("msg"), content=[OutputText()]))
         cut = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(
@@ -85,8 +88,9 @@ class ResponseMachine:
     def failed(self, error: Exception) -> Iterator[ResponseEvent]:
         """The last event of an answer that cannot be completed."""
         yield from self._begin()
-        for item in self._open.values():
-            item.status = "incomplete"
+        yield from self._pieces(self._ordering.rest())
+        if self._open is not None:
+            self._open.status = "incomplete"
         self.response.status = "failed"
         self.response.error = ResponseError(message=error_body(error)["error"]["message"])
         yield LifeEvent(type="response.failed", response=self.response)
@@ -99,62 +103,42 @@ class ResponseMachine:
             yield LifeEvent(type="response.created", response=self.response)
             yield LifeEvent(type="response.in_progress", response=self.response)
 
-    def _text(self, delta: TextDelta) -> Iterator[ResponseEvent]:
-        place, item = self._latest()
-        if not isinstance(item, OutputMessage):
-            yield from self._close("completed")
-            item = OutputMessage(id=_id("msg"), content=[OutputText()])
-            yield from self._add(item)
-            place = len(self.response.output) - 1
-        part, logprobs = item.content[0], _logprobs(delta.logprobs)
-        part.text += delta.text
-        part.logprobs += logprobs
-        yield TextDeltaEvent(
-            output_index=place, item_id=item.id, delta=delta.text, logprobs=logprobs
-        )
-
-    def _raw(self, fields: Mapping[str, Any]) -> Iterator[ResponseEvent]:
-        if thought := reasoning_in(fields):
-            yield from self._reasoning(thought)
-        for call in calls_in(fields):
-            yield from self._call(call)
-
-    def _reasoning(self, text: str) -> Iterator[ResponseEvent]:
-        place, item = self._latest()
-        if not isinstance(item, ReasoningItem):
-            yield from self._close("completed")
-            item = ReasoningItem(id=_id("rs"), content=[ReasoningText()])
-            yield from self._add(item)
-            place = len(self.response.output) - 1
-        item.content[0].text += text
-        yield ReasoningDeltaEvent(output_index=place, item_id=item.id, delta=text)
-
-    def _call(self, delta: CallDelta) -> Iterator[ResponseEvent]:
-        place = self._calls.get(delta.index, -1)
-        item = self._open.get(place)
-        if not isinstance(item, FunctionCall):
-            _, latest = self._latest()
-            if not isinstance(latest, FunctionCall):
+    def _pieces(self, pieces: Iterable[tuple[bool, Piece]]) -> Iterator[ResponseEvent]:
+        for begins, piece in pieces:
+            if begins:
                 yield from self._close("completed")
-            item = FunctionCall(id=_id("fc"), call_id=delta.id or _id("call"), name=delta.name)
-            yield from self._add(item)
-            place = self._calls[delta.index] = len(self.response.output) - 1
-        if delta.arguments:
-            item.arguments += delta.arguments
-            yield ArgumentsDeltaEvent(output_index=place, item_id=item.id, delta=delta.arguments)
+                yield from self._add(_item(piece))
+            yield from self._grow(piece)
+
+    def _grow(self, piece: Piece) -> Iterator[ResponseEvent]:
+        place, item = len(self.response.output) - 1, self._open
+        match piece:
+            case TextDelta():
+                assert isinstance(item, OutputMessage)
+                part, logprobs = item.content[0], _logprobs(piece.logprobs)
+                part.text += piece.text
+                part.logprobs += logprobs
+                yield TextDeltaEvent(
+                    output_index=place, item_id=item.id, delta=piece.text, logprobs=logprobs
+                )
+            case Thought():
+                assert isinstance(item, ReasoningItem)
+                item.content[0].text += piece.text
+                yield ReasoningDeltaEvent(output_index=place, item_id=item.id, delta=piece.text)
+            case _ if piece.arguments:
+                assert isinstance(item, FunctionCall)
+                item.arguments += piece.arguments
+                yield ArgumentsDeltaEvent(
+                    output_index=place, item_id=item.id, delta=piece.arguments
+                )
 
     # ------------------------------------------------------------ items
-
-    def _latest(self) -> tuple[int, OutputItem | None]:
-        """The open item that came last."""
-        place = len(self.response.output) - 1
-        return place, self._open.get(place)
 
     def _add(self, item: OutputItem) -> Iterator[ResponseEvent]:
         """Open `item`; its text part, if it has one, is announced after it."""
         place = len(self.response.output)
         self.response.output.append(item)
-        self._open[place] = item
+        self._open = item
         if isinstance(item, FunctionCall):
             yield ItemEvent(type="response.output_item.added", output_index=place, item=item)
             return
@@ -168,12 +152,24 @@ class ResponseMachine:
         )
 
     def _close(self, status: Status) -> Iterator[ResponseEvent]:
-        """Close what is open."""
-        for place, item in self._open.items():
-            item.status = status
-            yield from _last_of(place, item)
-            yield ItemEvent(type="response.output_item.done", output_index=place, item=item)
-        self._open.clear()
+        """Close the open item."""
+        item, self._open = self._open, None
+        if item is None:
+            return
+        item.status = status
+        place = len(self.response.output) - 1
+        yield from _last_of(place, item)
+        yield ItemEvent(type="response.output_item.done", output_index=place, item=item)
+
+
+def _item(piece: Piece) -> OutputItem:
+    """The empty item that `piece` begins."""
+    match piece:
+        case TextDelta():
+            return OutputMessage(id=_id("msg"), content=[OutputText()])
+        case Thought():
+            return ReasoningItem(id=_id("rs"), content=[ReasoningText()])
+    return FunctionCall(id=_id("fc"), call_id=piece.id or _id("call"), name=piece.name)
 
 
 def _last_of(place: int, item: OutputItem) -> Iterator[ResponseEvent]:

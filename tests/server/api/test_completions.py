@@ -163,6 +163,7 @@ async def test_trace(world: World) -> None:
         ({"prompt": ["a"] * (MAX_COMPLETIONS + 1)}, 400, None),
         ({"suffix": "x"}, 400, "suffix"),
         ({"best_of": 2}, 400, None),
+        ({"prompt_logprobs": 1}, 400, None),
         ({"max_tokens": 0}, 400, None),
         ({"logprobs": -1}, 400, "logprobs"),
         ({"stream_options": {"include_usage": True}}, 400, None),

@@ -142,6 +142,18 @@ async def test_fold_joins_reasoning_and_logprobs() -> None:
     assert one == {"content": [{"token": "a"}]}
 
 
+async def test_a_call_has_what_its_client_needs() -> None:
+    """Some servers send id and name empty after the first piece; some calls are cut after it."""
+    first = {"index": 0, "id": "c", "function": {"name": "now"}}
+    again = {"index": 0, "id": "", "function": {"name": "", "arguments": "{}"}}
+    whole = {"type": "function", "id": "c", "function": {"name": "now", "arguments": "{}"}}
+    cut = whole | {"function": {"name": "now", "arguments": ""}}
+    for pieces, expected in (([first, again], whole), ([first], cut)):
+        deltas = [RawDelta({"tool_calls": [piece]}) for piece in pieces]
+        body = await fold(stream(*deltas, Finished("length")), ANSWER)
+        assert body.choices[0].message["tool_calls"] == [expected]
+
+
 def test_parallel_tool_calls_are_merged_by_index() -> None:
     whole: dict[str, Any] = {}
     for index, text in ((0, "a"), (1, "x"), (0, "b"), (1, "y")):

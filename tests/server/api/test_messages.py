@@ -19,7 +19,7 @@ from server.api.messages.machine import MessageMachine
 from server.api.messages.request import to_chat
 from server.api.messages.schemas import MessagesRequest
 from server.relay.events import Finished, RawDelta, TextDelta, Usage
-from tests.fakes import in_turn, says
+from tests.fakes import in_turn, refuses, says
 from tests.server.conftest import World
 from tests.server.guarded import guarded, limited
 from tests.server.relay.test_dispatch import CALL, TOOL_CALL
@@ -144,6 +144,16 @@ def test_a_conversation_with_tools() -> None:
         {"role": "tool", "tool_call_id": "t3", "content": ""},
         {"role": "user", "content": [{"type": "text", "text": t} for t in ("And?", "Well?")]},
     ]
+
+
+def test_what_claude_code_writes_for_anthropics_servers_is_left_out() -> None:
+    header = {"type": "text", "text": "x-anthropic-billing-header: cch=1a2b3;"}
+    brief = {"type": "text", "text": "Be brief."}
+    said = {"role": "system", "content": "Be brief."}
+    assert chat(system=[header, brief])["messages"] == [said, USER]
+    assert chat(system=header["text"])["messages"] == [USER]
+    turns: list[Any] = [USER, {"role": "system", "content": [header, brief]}]
+    assert chat(messages=turns)["messages"] == [USER, said]
 
 
 def test_an_unfinished_answer_is_continued() -> None:
@@ -284,6 +294,29 @@ async def test_a_broken_stream_ends_with_an_error_event(world: World) -> None:
     assert response.json()["error"]["type"] in ("api_error", "overloaded_error")
 
 
+async def test_a_refusal_by_the_chosen_expert_has_its_status(world: World) -> None:
+    world.meta.behave = in_turn(says(CALL), refuses(400, "no such schema"))
+    world.arithmetic.behave = refuses(400, "no such schema")
+    response = await world.http.post(PATH, json=message_body(stream=True, tools=[ADD]))
+    assert response.status_code == 400
+    assert "no such schema" in response.json()["error"]["message"]
+
+
+async def test_the_start_tells_the_tokens_of_the_prompt(world: World) -> None:
+    start, *_, last, _ = await stream(world)
+    assert start["message"]["usage"]["input_tokens"] == last["usage"]["input_tokens"] > 0
+
+
+async def test_every_answer_names_its_request_as_anthropics_clients_expect(world: World) -> None:
+    own = {"x-request-id": "mine"}
+    for body in (message_body(), message_body(stream=True), {}):
+        response = await world.http.post(PATH, json=body, headers=own)
+        assert response.headers["request-id"] == "mine"
+    world.meta.behave = says("a", "b", failure="error", fail_after=1)
+    response = await world.http.post(PATH, json=message_body(stream=True), headers=own)
+    assert '"request_id":"mine"' in response.text
+
+
 async def test_errors_of_the_guard_have_this_form_too(tmp_path: Path) -> None:
     key, secret = limited(requests=1)
     async with guarded(tmp_path, key) as behind:
@@ -350,6 +383,28 @@ def test_thinking_text_and_calls_are_blocks() -> None:
         "cache_read_input_tokens": 4,
         "output_tokens": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [('{"path": "/tmp/', "stop_sequence"), ('{"path": "/tmp/"}', "tool_use"), ("", "tool_use")],
+)
+@pytest.mark.parametrize("finish", ["stop", "tool_calls"])
+def test_a_call_that_a_stop_string_cut_is_not_one_to_make(
+    arguments: str, reason: str, finish: str
+) -> None:
+    message = run(tool_call(0, arguments), Finished(finish, "STOP")).message
+    assert message.stop_reason == reason
+    assert message.stop_sequence == ("STOP" if reason == "stop_sequence" else None)
+
+
+def test_each_block_stops_before_the_next_begins() -> None:
+    machine = MessageMachine("trivium")
+    calls = [tool_call(0, "{}"), tool_call(1, "{}"), TextDelta("a"), Finished("tool_calls")]
+    events = [e.type for event in calls for e in machine.on(event)]
+    events += [event.type for event in machine.end()]
+    block = ["content_block_start", "content_block_delta", "content_block_stop"]
+    assert events == ["message_start", *3 * block, "message_delta", "message_stop"]
 
 
 def test_an_empty_answer_has_an_empty_text() -> None:

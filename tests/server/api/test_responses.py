@@ -17,7 +17,7 @@ from server.api.responses.request import to_chat
 from server.api.responses.schemas import NOT_KEPT, ResponsesRequest
 from server.errors import UpstreamFailed
 from server.relay.events import Finished, RawDelta, TextDelta, Usage
-from tests.fakes import in_turn, says
+from tests.fakes import in_turn, refuses, says
 from tests.server.conftest import World
 from tests.server.relay.test_dispatch import CALL, TOOL_CALL
 
@@ -364,6 +364,15 @@ def test_reasoning_text_and_calls_are_items() -> None:
     assert usage.output_tokens_details.reasoning_tokens == 4
 
 
+async def test_a_refusal_by_the_chosen_expert_has_its_status(world: World) -> None:
+    world.meta.behave = in_turn(says(CALL), refuses(400, "no such schema"))
+    world.arithmetic.behave = refuses(400, "no such schema")
+    body = {"model": "trivium", "input": "Hi", "stream": True, "tools": [ADD]}
+    response = await world.http.post(PATH, json=body)
+    assert response.status_code == 400
+    assert "no such schema" in response.json()["error"]["message"]
+
+
 def test_parallel_calls_may_alternate() -> None:
     events, machine = run(
         tool_call(0, "a", id="c0"), tool_call(1, "x", id="c1"), tool_call(0, "b"), tool_call(1, "y")
@@ -371,7 +380,7 @@ def test_parallel_calls_may_alternate() -> None:
     arguments = [item.arguments for item in machine.response.output]  # type: ignore[union-attr]
     assert arguments == ["ab", "xy"]
     deltas = [(e["output_index"], e["delta"]) for e in events if "delta" in e]
-    assert deltas == [(0, "a"), (1, "x"), (0, "b"), (1, "y")]
+    assert deltas == [(0, "a"), (0, "b"), (1, "x"), (1, "y")]
 
 
 def test_every_item_is_added_before_it_is_done() -> None:

@@ -67,6 +67,13 @@ async def test_routed_at_the_first_token(world: World) -> None:
     assert body["usage"] == {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23}
 
 
+async def test_the_expert_token_is_not_shown_with_stop_strings(world: World) -> None:
+    await world.answer(include_stop_str_in_output=True, skip_special_tokens=False, stop="#")
+    assert "skip_special_tokens" not in world.meta.bodies[0]
+    await world.answer(skip_special_tokens=False)
+    assert world.meta.bodies[1]["skip_special_tokens"] is False
+
+
 async def test_handoff_in_mid_answer(world: World) -> None:
     world.meta.behave = says("The sum ", "is ", CALL, "unknown")
     world.arithmetic.behave = says("42", ".")

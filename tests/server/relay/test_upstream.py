@@ -47,6 +47,14 @@ def test_finish_comes_before_the_last_delta_of_its_chunk() -> None:
     ]
 
 
+def test_of_one_delta_come_thoughts_then_text_then_calls() -> None:
+    assert delta({"content": "a", "tool_calls": [{"index": 0}], "reasoning": "h"}) == [
+        RawDelta({"reasoning": "h"}),
+        TextDelta("a"),
+        RawDelta({"tool_calls": [{"index": 0}]}),
+    ]
+
+
 def test_lone_surrogates_are_replaced() -> None:
     assert delta({"content": "a\ud83d"}) == [TextDelta("a?")]
     assert delta({"content": "🌒"}) == [TextDelta("🌒")]
