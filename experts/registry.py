@@ -63,6 +63,10 @@ class Choices:
     threshold: float | None = None
 
 
+NO_CHOICES = Choices()
+"""Nothing was decided: the expert is called where it was learned to be."""
+
+
 @dataclass(frozen=True)
 class RegisteredExpert:
     """One registered expert as stored.
@@ -160,6 +164,7 @@ class Registry:
         accuracy: float | None,
         routes: Mapping[str, int] | None = None,
         *,
+        choices: Choices = NO_CHOICES,
         seen: int | None = None,
     ) -> RegisteredExpert:
         """Store an expert. Raises NameInUse if its name or slot is taken; RegistryChanged."""
@@ -173,7 +178,8 @@ class Registry:
                     meta=meta,
                     accuracy=accuracy,
                     created=datetime.now(UTC).isoformat(),
-                    enabled=True,
+                    enabled=choices.enabled,
+                    threshold=choices.threshold,
                     routes=routes,
                     version=version,
                 )

@@ -14,6 +14,10 @@ import numpy as np
 from router.head import ROW_FORMAT, Floats, Head
 from router.vocabulary import ExpertVocabulary
 
+ADMIN_SECONDS = 30.0
+"""For what takes a worker no time, but may wait for a long step."""
+ANSWER_SECONDS = 300.0
+
 
 class MetaError(RuntimeError):
     """The meta worker did not do what was asked; the message says what it answered."""
@@ -55,7 +59,7 @@ class MetaClient:
 
     async def info(self) -> MetaInfo:
         """Head version and layout. Raises MetaError."""
-        return _info(await self._call("GET", "/trivium/head"))
+        return _info(await self._call("GET", "/trivium/head", seconds=ADMIN_SECONDS))
 
     async def set_head(self, head: Head) -> MetaInfo:
         """Replace the head in every rank of the worker. Raises MetaError."""
@@ -63,7 +67,7 @@ class MetaClient:
             "version": head.version,
             "safetensors": base64.b64encode(head.safetensors).decode(),
         }
-        return _info(await self._call("PUT", "/trivium/head", body))
+        return _info(await self._call("PUT", "/trivium/head", body, ADMIN_SECONDS))
 
     async def write(self, messages: Sequence[dict[str, str]], tokens: int) -> Written:
         """Let the meta alone write up to `tokens` tokens (greedy). Raises MetaError.
@@ -134,10 +138,12 @@ class MetaClient:
             return reason, written["completion_tokens"] - 1
         return None, written["completion_tokens"]
 
-    async def _call(self, method: str, path: str, body: Any = None) -> Any:
-        url = self._base + path
+    async def _call(
+        self, method: str, path: str, body: Any = None, seconds: float = ANSWER_SECONDS
+    ) -> Any:
+        url, timeout = self._base + path, aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.request(method, url, json=body) as response:
+            async with self._session.request(method, url, json=body, timeout=timeout) as response:
                 if response.status != 200:
                     text = (await response.text())[:300]
                     raise MetaError(f"the meta worker answered {response.status}: {text}")

@@ -49,7 +49,7 @@ def serve(options: dict[str, Any]) -> None:
         checkpoint = prepare_meta(settings, console)
     log_to_stderr(settings.log_format)
     relays = Relays(settings) if settings.workers > 1 else None
-    app = create_app(settings, checkpoint, _Printer(console, settings), relays=relays)
+    app = create_app(settings, checkpoint, Printer(console, settings), relays=relays)
     run(app, settings)
     console.print("stopped")
 
@@ -160,7 +160,7 @@ def prepare_meta(settings: Settings, console: Console) -> Path:
     return Path(last)
 
 
-class _Printer(Watcher):
+class Printer(Watcher):
     """Prints what happens, each thing with the time it took."""
 
     def __init__(self, console: Console, settings: Settings) -> None:
@@ -207,4 +207,6 @@ class _Printer(Watcher):
         return f"{time.monotonic() - since:.1f} s"
 
     def _print(self, text: str) -> None:
-        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False)
+        # A full disk, or a pipe that nobody reads, for which rich would end the program.
+        with contextlib.suppress(OSError, SystemExit):
+            self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False)

@@ -89,6 +89,8 @@ class Banks:
         """The bank for an expert. Raises BankError if it cannot be in the one that it names."""
         async with self._lock:
             bank = await asyncio.to_thread(self._find, spec)
+            while bank is not None and self._banks.get(bank.name) is not bank:
+                bank = await asyncio.to_thread(self._find, spec)  # its last member left meanwhile
             if bank is None:
                 name = spec.bank or self._free_name(spec)
                 base = self._folder / name
@@ -109,7 +111,7 @@ class Banks:
         that are still in it have failed, and another may take its name."""
         for name, bank in tuple(self._banks.items()):
             if bank.process.status.state == "failed":
-                del self._banks[name]
+                self._banks.pop(name, None)
         if spec.bank:
             named = self._banks.get(spec.bank)
             reason = named and why_unlike(spec.checkpoint, named.base)
@@ -119,7 +121,7 @@ class Banks:
                     " `bank` out, and a bank that fits is found or made"
                 )
             return named
-        banks = self._banks.values()
+        banks = tuple(self._banks.values())
         return next((b for b in banks if why_unlike(spec.checkpoint, b.base) is None), None)
 
     def _free_name(self, spec: ManagedSpec) -> str:
@@ -142,19 +144,22 @@ class BankMember(Watched):
         super().__init__(name, on_change)
         self._spec, self._banks, self._session = spec, banks, session
         self._bank: Bank | None = None
+        self._asked: Endpoint | None = None
+        """The engine that was asked last to take the expert in: it may have done so."""
 
     @property
     def bank(self) -> str | None:
         return self._bank.name if self._bank else None
 
     async def stop(self) -> None:
-        endpoint = self._endpoint
         await self._cancel()
-        bank, self._bank = self._bank, None
+        bank, engine = self._bank, self._asked
         if bank is None:
             return
-        if endpoint is not None and len(bank.members) > 1 and not self._banks.closing:
-            await self._remove(endpoint)
+        alone = len(bank.members) <= 1 or self._banks.closing
+        if engine is not None and engine == bank.process.endpoint and not alone:
+            await self._remove(engine)
+        self._bank = None
         await self._banks.leave(self.name, bank)
 
     async def _run(self) -> None:
@@ -174,7 +179,7 @@ class BankMember(Watched):
     async def _add(self, engine: Endpoint) -> bool:
         """Add the expert to the engine; False if that is to be tried again. Raises BankError if
         it cannot be there."""
-        body = {"name": self.name, "checkpoint": str(self._spec.checkpoint)}
+        body, self._asked = {"name": self.name, "checkpoint": str(self._spec.checkpoint)}, engine
         timeout = aiohttp.ClientTimeout(total=ADD_SECONDS)
         try:
             async with self._session.post(_url(engine), json=body, timeout=timeout) as response:

@@ -38,6 +38,8 @@ from server.workers.worker import (
 )
 
 DRAIN_POLL = 0.1
+EXPLAIN_SECONDS = 1.0
+"""What a trace may cost."""
 DISABLED = "disabled"
 """The state of an expert that a person has switched off; it has no worker."""
 FAILING = "failing: it is up, but requests to it fail; it is probed until one succeeds"
@@ -85,6 +87,8 @@ class Fleet:
         """The workers of experts that were restored have been started."""
         self._vocabulary: ExpertVocabulary | None = None
         self._workers: list[Worker] = []
+        self._endpoints: dict[Worker, set[Endpoint]] = {}
+        """Where workers answered when they were last heard of."""
         self._engines = make_engines(settings, session)
         self._banks = Banks(settings.cache_dir / "banks", self._bank_process)
         self._draining: dict[str, asyncio.Task[None]] = {}
@@ -123,8 +127,12 @@ class Fleet:
         self._metas.changed(worker)
 
     def _forgive(self, worker: Worker) -> None:
-        """A worker that has come up starts with a closed breaker."""
-        for endpoint in worker.endpoints:
+        """A worker that has come up starts with a closed breaker; where it has left, none is
+        probed."""
+        now, before = set(worker.endpoints), self._endpoints.pop(worker, set())
+        if now:
+            self._endpoints[worker] = now
+        for endpoint in now ^ before:
             self._circuits.forget(endpoint)
 
     def _head(self, info: MetaInfo) -> Head:
@@ -174,8 +182,8 @@ class Fleet:
 
     async def stop_worker(self, worker: Worker) -> None:
         """Stop a worker that is no longer wanted."""
-        self._forgive(worker)
         await worker.stop()
+        self._forgive(worker)
         if worker in self._workers:
             self._workers.remove(worker)
 
@@ -358,9 +366,10 @@ class Fleet:
         if meta is None:
             return {}
         try:
-            decisions = await meta.client.decisions(key)
-        except MetaError as error:
-            log.warning("a decision cannot be explained: %s", error)
+            async with asyncio.timeout(EXPLAIN_SECONDS):
+                decisions = await meta.client.decisions(key)
+        except (MetaError, TimeoutError) as error:
+            log.warning("a decision cannot be explained: %r", error)
             return {}
         if not decisions:
             return {}

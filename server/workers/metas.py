@@ -190,13 +190,19 @@ class Metas:
         while True:
             await asyncio.sleep(self._check_seconds)
             for worker in tuple(self._usable):
-                strange = await self._strange(worker)
-                # One that another server has given it may be the right one, in step with that.
-                if strange:
-                    strange = await self._strange(worker) if await self._in_step() else None
-                if strange is not None:
-                    log.warning("the meta worker %s has lost its head", worker.name)
-                    self.changed(worker)
+                try:
+                    await self._check_head(worker)
+                except Exception:  # what another server stored may be beyond this one
+                    log.exception("the head of the meta worker %s is not checked", worker.name)
+
+    async def _check_head(self, worker: Worker) -> None:
+        strange = await self._strange(worker)
+        # One that another server has given it may be the right one, in step with that.
+        if strange:
+            strange = await self._strange(worker) if await self._in_step() else None
+        if strange is not None:
+            log.warning("the meta worker %s has lost its head", worker.name)
+            self.changed(worker)
 
     async def _strange(self, worker: Worker) -> str | None:
         """The version of a worker's head, if that is neither the one it was last seen with nor the

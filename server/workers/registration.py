@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from experts.manifest import Manifest
-from experts.registry import NameInUse, NoFreeSlot, RegisteredExpert, Registry
+from experts.registry import NO_CHOICES, Choices, NameInUse, NoFreeSlot, RegisteredExpert, Registry
 from router.encode import Encoder
 from router.head import HeadRow
 from router.learn import Learned, Other, learn_row, learn_together
@@ -81,8 +81,10 @@ class Registrar:
         for listener in self._on_progress:
             listener(progress)
 
-    async def start(self, manifest: Manifest) -> asyncio.Task[RegisteredExpert]:
-        """Begin a registration; the task ends when the expert is live.
+    async def start(
+        self, manifest: Manifest, choices: Choices = NO_CHOICES
+    ) -> asyncio.Task[RegisteredExpert]:
+        """Begin a registration; the task ends when the expert is live, or off if that was chosen.
 
         Raises Conflict at once if the name is taken. The task raises Conflict, Unprocessable or
         NotReady, and then nothing has changed.
@@ -95,7 +97,7 @@ class Registrar:
             )
         steps = _Steps(manifest.name, self._say)
         steps.say("waiting for its turn")
-        task = asyncio.create_task(self._carry_out(manifest, steps))
+        task = asyncio.create_task(self._carry_out(manifest, choices, steps))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda t: t.cancelled() or t.exception())  # progress tells it
@@ -117,18 +119,22 @@ class Registrar:
     async def _experts(self) -> list[RegisteredExpert]:
         return await asyncio.to_thread(self._registry.experts)
 
-    async def _carry_out(self, manifest: Manifest, steps: _Steps) -> RegisteredExpert:
+    async def _carry_out(
+        self, manifest: Manifest, choices: Choices, steps: _Steps
+    ) -> RegisteredExpert:
         try:
             await self._fleet.drained(manifest.name)
             async with self._follower.turn():
-                registered = await self._register(manifest, steps)
+                registered = await self._register(manifest, choices, steps)
                 self._say(Progress(manifest.name, "live", "done"))
                 return registered
         except BaseException as error:
             steps.failed(error)
             raise
 
-    async def _register(self, manifest: Manifest, steps: _Steps) -> RegisteredExpert:
+    async def _register(
+        self, manifest: Manifest, choices: Choices, steps: _Steps
+    ) -> RegisteredExpert:
         meta, info = self._fleet.meta()
         await self._check_unregistered(manifest.name)
         slot = await self._free_slot(info)
@@ -150,6 +156,7 @@ class Registrar:
                     self._registry.add,
                     *(manifest, slot, learned.row.to_bytes(), info.rows),
                     *(found.accuracy, found.routes),
+                    choices=choices,
                     seen=self._follower.version,
                 )
         except BaseException as error:
@@ -160,6 +167,8 @@ class Registrar:
                 raise NotReady(str(error)) from None
             raise
         self._fleet.adopt(registered, worker, learned.row)
+        if choices != NO_CHOICES:
+            await self._fleet.choose(registered)
         return registered
 
     async def _free_slot(self, info: MetaInfo) -> int:
@@ -299,7 +308,7 @@ class Registrar:
                 background.to_bytes(),
                 seen=self._follower.version,
             )
-        state = await asyncio.to_thread(self._registry.state)
+            state = await asyncio.to_thread(self._registry.state)
         await self._fleet.refit(
             [expert for expert in state.experts if expert.name in experts], state.backgrounds
         )

@@ -28,6 +28,7 @@ State = Literal["starting", "live", "restarting", "failed", "stopped"]
 
 LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.5
+PROBE_SECONDS = 5.0
 STOP_SECONDS = 15.0
 FIRST_BACKOFF, LAST_BACKOFF = 1.0, 60.0
 SOCKETS = "VLLM_RPC_BASE_PATH"
@@ -118,7 +119,8 @@ class Watched:
         return None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._guarded(), name=f"worker {self.name}")
+        if self._task is None:
+            self._task = asyncio.create_task(self._guarded(), name=f"worker {self.name}")
 
     async def _guarded(self) -> None:
         """Whatever ends `_run` is told to those who wait for the worker."""
@@ -230,9 +232,10 @@ class ManagedWorker(Watched):
         while asyncio.get_running_loop().time() < deadline:
             if self._process.returncode is not None:
                 raise WorkerFailed(f"could not start: {last_error(self._log)} (log: {self._log})")
-            endpoint = await probe(self._session, f"{base}/v1", self._model)
-            if endpoint is not None:
-                return endpoint
+            with contextlib.suppress(TimeoutError):
+                endpoint = await probe(self._session, f"{base}/v1", self._model)
+                if endpoint is not None:
+                    return endpoint
             await asyncio.sleep(POLL_SECONDS)
         raise WorkerFailed(
             f"not healthy after {self._start_seconds:.0f} s (log: {self._log}); if the machine is"
@@ -301,13 +304,19 @@ class ExternalWorker(Watched):
             await asyncio.sleep(self._every)
 
     async def _probe(self) -> Endpoint | None:
-        return await probe(self._session, self._base_url, self._model)
+        try:
+            return await probe(self._session, self._base_url, self._model)
+        except TimeoutError:  # one that is busy is asked once more
+            with contextlib.suppress(TimeoutError):
+                return await probe(self._session, self._base_url, self._model)
+        return None
 
 
 async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> Endpoint | None:
-    """The endpoint of `model` at `base_url` (with `/v1`), or None if it is not served there."""
+    """The endpoint of `model` at `base_url` (with `/v1`), or None if it is not served there.
+    Raises TimeoutError."""
     try:
-        timeout = aiohttp.ClientTimeout(total=5)
+        timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
         async with session.get(
             f"{base_url}/models", timeout=timeout, allow_redirects=False
         ) as response:
@@ -315,7 +324,9 @@ async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> En
                 return None
             entries = (await response.json(content_type=None))["data"]
             found = next((entry for entry in entries if entry["id"] == model), None)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
+    except TimeoutError:
+        raise
+    except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError):
         return None
     return Endpoint(base_url, model, found.get("max_model_len")) if found else None
 

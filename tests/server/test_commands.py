@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -12,13 +13,15 @@ from pathlib import Path
 import pytest
 import yaml
 from aiohttp import web
+from rich.console import Console
 
 from server.commands import chat, doctor, experts
 from server.commands.chat import Options
 from server.commands.client import CommandError
 from server.commands.configuration import load_settings
-from server.commands.serve import check_memory, check_port
-from server.settings import is_loopback
+from server.commands.serve import Printer, check_memory, check_port
+from server.settings import Settings, is_loopback
+from server.workers.worker import WorkerStatus
 from tests.fake_meta import FakeMeta
 from tests.fakes import FakeWorker, continues, in_turn, says
 from tests.server.conftest import World
@@ -203,3 +206,23 @@ def test_too_little_memory_is_refused_with_the_figure(monkeypatch: pytest.Monkey
 )
 def test_loopback_addresses_are_known(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+class Broken(io.StringIO):
+    """Where nothing can be written."""
+
+    def __init__(self, error: type[OSError]) -> None:
+        super().__init__()
+        self._error = error
+
+    def write(self, _: str) -> int:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [OSError, BrokenPipeError])
+def test_a_terminal_that_takes_nothing_ends_no_server(
+    error: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.dup2", lambda *_: None)  # rich's way to silence a broken pipe
+    printer = Printer(Console(file=Broken(error)), Settings())
+    printer.worker("meta", WorkerStatus("live"))

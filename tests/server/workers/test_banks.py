@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +62,9 @@ class Site:
         self.removed: list[str] = []
         self.starts_by_itself = True
         self.generation = 0
+        self.seconds = 0.0
+        """That an addition takes."""
+        self.busy = asyncio.Lock()
         self.url = ""
         self.banks = Banks(folder / "banks", self._make)
         self.members: list[BankMember] = []
@@ -89,6 +94,11 @@ class Site:
         return folder
 
     async def add(self, request: web.Request) -> web.Response:
+        async with self.busy:
+            return await self._add(request)
+
+    async def _add(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(self.seconds)
         if self.answers:
             status, message = self.answers.pop(0)
             return web.json_response({"error": {"message": message}}, status=status)
@@ -98,6 +108,8 @@ class Site:
 
     async def remove(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
+        async with self.busy:
+            pass
         self.removed.append(name)
         self._live().experts.pop(name)
         return web.Response(status=204)
@@ -242,6 +254,33 @@ async def test_an_expert_that_leaves_is_removed_and_the_last_one_ends_the_bank(s
     assert (site.removed, site.stopped) == (["sums"], ["bank:llama"])
     again = site.member("sums", site.folder / "one")
     assert (await again.ready())[0].model == "sums"
+
+
+async def test_an_expert_that_leaves_while_it_is_read_is_removed(site: Site) -> None:
+    first = site.member("stars", site.checkpoint("one"))
+    await first.ready()
+    site.seconds = 0.3
+    second = site.member("sums", site.checkpoint("two"))
+    await asyncio.sleep(0.15)  # it is being read
+    await second.stop()
+    assert sorted(site.engines["llama"].experts) == ["stars"]
+
+
+async def test_a_bank_that_ends_while_an_expert_looks_for_one_is_not_taken(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = site.member("stars", site.checkpoint("one"))
+    await first.ready()
+
+    def slowly(*args: Any) -> None:
+        time.sleep(0.2)
+
+    monkeypatch.setattr("server.workers.banks.why_unlike", slowly)
+    second = site.member("sums", site.checkpoint("two"))
+    await asyncio.sleep(0.1)
+    await first.stop()
+    await second.ready()
+    assert site.stopped == ["bank:llama"]
 
 
 async def test_an_expert_that_never_found_a_bank_leaves_quietly(site: Site) -> None:

@@ -68,6 +68,26 @@ async def test_one_that_was_started_anew_unseen(
     await until(lambda: len(usable(site)) == 2)
 
 
+async def test_heads_are_looked_after_also_when_the_registry_cannot_be_read(
+    site: Site, metas: tuple[FakeMeta, FakeMeta], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.add()
+    first, second = metas
+    current, asked = second.version, []
+
+    async def in_step() -> bool:
+        asked.append(True)
+        if len(asked) < 3:
+            raise ValueError("another server stored what this one cannot read")
+        return True
+
+    site.app.state.admin.fleet.ask_before_repair(in_step)
+    second.version = "strange"
+    await until(lambda: second.version == current)
+    assert first.version == current
+    assert len(asked) == 3
+
+
 async def test_one_that_does_not_take_the_head_is_not_used(
     site: Site, metas: tuple[FakeMeta, FakeMeta], monkeypatch: pytest.MonkeyPatch
 ) -> None:

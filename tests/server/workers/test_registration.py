@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from experts.registry import Registry
+from experts.registry import Registry, RegistryUnavailable
 from router.background import general_queries
 from router.encode import Encoder
 from router.general import General, Progress, encode_general
@@ -362,6 +362,46 @@ async def test_the_background_of_a_refit_stays_with_its_rows(tmp_path: Path) -> 
         async with running(meta, expert, tmp_path) as site:
             await until(lambda: meta.version == version)
             assert np.array_equal(meta.background.weights, kinds.weights)
+
+
+async def test_a_refit_whose_last_look_at_the_registry_fails_is_taken_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.add()
+    await site.add("stars", STARS)
+    registry, stored = site.app.state.admin.registry, []
+    real_update, real_state = registry.update_rows, registry.state
+
+    def update_rows(*args: Any, **how: Any) -> None:
+        real_update(*args, **how)
+        stored.append(True)
+
+    def state() -> Any:
+        if stored and stored.pop():
+            raise RegistryUnavailable("could not read the registry")
+        return real_state()
+
+    monkeypatch.setattr(registry, "update_rows", update_rows)
+    monkeypatch.setattr(registry, "state", state)
+    assert (await site.http.post("/v1/experts/refit")).status_code == 503
+    await site.http.delete("/v1/experts/stars")
+    await until(lambda: site.slots_that_can_win() == [0])
+
+
+async def test_an_expert_that_leaves_for_good_is_probed_no_more(site: Site) -> None:
+    await site.add()
+    snapshots = site.app.state.services.snapshots
+    site.expert.behave = says("4", failure="cut", fail_after=0)
+    body = {"model": "trivium/sums", "messages": [{"role": "user", "content": "Hi"}]}
+    for _ in range(6):
+        await site.http.post("/v1/chat/completions", json=body)
+    assert snapshots.current.by_name("sums") is None, "its breaker is open"
+    await site.expert.stop()
+    await until(lambda: "failed" in site.app.state.admin.fleet.expert_states()["sums"])
+    await site.http.delete("/v1/experts/sums")
+    await asyncio.sleep(0.2)
+    tasks = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
+    assert "Circuits._probe" not in tasks
 
 
 async def test_a_refit_that_fails_its_check_leaves_rows_and_background(

@@ -129,3 +129,20 @@ async def test_a_changed_pack_keeps_what_a_person_chose(
             while (await now()).get("description") != "new" or not (await now())["threshold"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert (await now())["threshold"] == 0.9
+
+
+async def test_a_changed_pack_that_was_switched_off_stays_off(
+    workers: tuple[FakeMeta, FakeWorker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with with_packs(workers, tmp_path, monkeypatch, "sums") as site:
+        await site.http.patch("/v1/experts/sums", json={"enabled": False})
+    async with with_packs(
+        workers, tmp_path, monkeypatch, "sums", description="new", wait=False
+    ) as site:
+        async with asyncio.timeout(20):
+            while (  # noqa: ASYNC110
+                view := (await site.http.get("/v1/experts/sums")).json()
+            ).get("description") != "new":
+                await asyncio.sleep(0.05)
+        assert view["state"] == "disabled"
+        assert await site.live() == ["trivium", "trivium/meta"]

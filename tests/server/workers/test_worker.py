@@ -12,6 +12,8 @@ import aiohttp
 import psutil
 import pytest
 import vllm.envs
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -22,7 +24,14 @@ from server.workers.vllm_command import (
     expert_command,
     meta_command,
 )
-from server.workers.worker import ManagedWorker, Worker, WorkerFailed, free_port, last_error
+from server.workers.worker import (
+    ExternalWorker,
+    ManagedWorker,
+    Worker,
+    WorkerFailed,
+    free_port,
+    last_error,
+)
 from tests.server.workers.test_registration import until
 
 SERVER = """
@@ -148,6 +157,31 @@ async def test_a_worker_that_never_answers_is_given_up(
     worker = bench.worker("import time; time.sleep(600)", start_seconds=0.3)
     with pytest.raises(WorkerFailed, match="not healthy after"):
         await asyncio.wait_for(worker.ready(), 30)
+
+
+async def test_a_server_that_answers_late_once_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("server.workers.worker.PROBE_SECONDS", 0.2)
+    states, late = [], [0.0, 1.0, 0.0]
+
+    async def models(_: web.Request) -> web.Response:
+        await asyncio.sleep(late.pop(0) if late else 0.0)
+        return web.json_response({"data": [{"id": "calc"}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{server.port}/v1"
+        worker = ExternalWorker(
+            "calc", url, "calc", session, lambda w: states.append(w.status.state), every=0.01
+        )
+        worker.start()
+        worker.start()  # once more changes nothing
+        await until(lambda: not late)
+        await asyncio.sleep(0.1)
+        await worker.stop()
+    assert states == ["live", "stopped"]
 
 
 def test_the_last_error_of_a_log_is_the_root_cause(tmp_path: Path) -> None:
