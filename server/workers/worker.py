@@ -168,11 +168,14 @@ class ManagedWorker(Watched):
         on_change: OnChange,
         model: str | None = None,
         host: str = LOOPBACK,
+        starting: asyncio.Lock | None = None,
     ) -> None:
         """`command` gives the command for a port; `model` is the model's name there, by default
-        the worker's; `host` is this machine's address on which it listens."""
+        the worker's; `host` is this machine's address on which it listens. Workers with the same
+        `starting` start one after the other."""
         super().__init__(name, on_change)
         self._command = command
+        self._starting = starting or asyncio.Lock()
         self._model, self._host = model or name, host
         self._port: int | None = None
         self._session = session
@@ -189,10 +192,10 @@ class ManagedWorker(Watched):
         failures = 0
         while True:
             try:
-                endpoint = await self._launch()
+                async with self._starting:
+                    endpoint = await self._started()
             except (WorkerFailed, OSError) as error:  # OSError: no room on the disk, no process
                 failures += 1
-                await self._end_process()
                 reason = str(error) if isinstance(error, WorkerFailed) else f"no start: {error}"
                 if failures >= START_ATTEMPTS:
                     self._set(WorkerStatus("failed", reason))
@@ -206,6 +209,15 @@ class ManagedWorker(Watched):
                 await self._end_process()
                 self._set(WorkerStatus("restarting", f"its process ended with status {code}"))
             await asyncio.sleep(min(FIRST_BACKOFF * 2**failures, LAST_BACKOFF))
+
+    async def _started(self) -> Endpoint:
+        """Where a new process answers. If it does not, there is none: what it held is free again
+        before others start."""
+        try:
+            return await self._launch()
+        except BaseException:
+            await self._end_process()
+            raise
 
     async def _launch(self) -> Endpoint:
         # The port of before, so that an answer that was cut finds the worker again.

@@ -137,6 +137,37 @@ def test_a_mixed_batch_is_what_each_writes_alone(
     assert len(set(expected)) > EXPERTS
 
 
+def prompt_logprobs(folder: Path, asked: Asked, together: bool) -> list[list[float]]:
+    """Log-probabilities of prompts' tokens: in one batch of a bank, or each asked alone."""
+    from vllm import SamplingParams
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+    from vllm.lora.request import LoRARequest
+
+    sampling = SamplingParams(temperature=0, max_tokens=2, prompt_logprobs=0, detokenize=False)
+    llm = open_bank(folder)
+    found = []
+    for batch in [asked] if together else [[one] for one in asked]:
+        prompts = [{"prompt_token_ids": list(prompt)} for _, prompt in batch]
+        chosen = [LoRARequest(f"e{n}", n + 1, str(folder / f"a{n}")) for n, _ in batch]
+        for answer in llm.generate(prompts, sampling, lora_request=chosen, use_tqdm=False):
+            rows = zip(answer.prompt_token_ids[1:], answer.prompt_logprobs[1:], strict=True)
+            found.append([row[token].logprob for token, row in rows])
+    del llm
+    cleanup_dist_env_and_memory()
+    return found
+
+
+def test_a_prompt_is_judged_by_its_own_expert(process: Executor, tmp_path: Path) -> None:
+    make_experts(tmp_path, "llama", 3)
+    prompt = questions(12)[8][1]
+    asked: Asked = [(0, prompt[:9]), (1, prompt), (2, prompt[:40]), (0, prompt)]
+    alone = process.submit(prompt_logprobs, tmp_path, asked, False).result()
+    together = process.submit(prompt_logprobs, tmp_path, asked, True).result()
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+    assert abs(alone[1][0] - alone[3][0]) > 1e-2, "the experts' heads differ"
+
+
 def same_prompt_to_all(folder: Path) -> list[tuple[int, Ids]]:
     """Cached tokens and text of one prompt, asked of experts 0, 1 and 0 again."""
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory

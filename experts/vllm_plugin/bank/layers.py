@@ -185,6 +185,12 @@ class BankEmbeddingMethod(UnquantizedEmbeddingMethod):  # type: ignore[misc]  # 
         super().__init__()
         self._steps = steps
 
+    def create_weights(self, layer: Any, *args: Any, **named: Any) -> None:
+        """As the base class. With tensor parallelism vLLM would look up the layer's own weight on
+        CUDA, past `embedding`; there is no expert in that."""
+        super().create_weights(layer, *args, **named)
+        layer.use_fused_embedding = False
+
     def process_weights_after_loading(self, layer: Any) -> None:
         """Nothing: the matrix is not repacked, since experts' own are used."""
 

