@@ -273,7 +273,7 @@ async def test_a_bank_that_ends_while_an_expert_looks_for_one_is_not_taken(
     await first.ready()
 
     def slowly(*args: Any) -> None:
-        time.sleep(0.2)
+        time.sleep(1.0)
 
     monkeypatch.setattr("server.workers.banks.why_unlike", slowly)
     second = site.member("sums", site.checkpoint("two"))

@@ -164,8 +164,8 @@ async def test_a_worker_that_never_answers_is_given_up(
 async def test_a_server_that_answers_late_once_is_not_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("server.workers.worker.PROBE_SECONDS", 0.2)
-    states, late = [], [0.0, 1.0, 0.0]
+    monkeypatch.setattr("server.workers.worker.PROBE_SECONDS", 1.0)
+    states, late = [], [0.0, 2.0, 0.0]
 
     async def models(_: web.Request) -> web.Response:
         await asyncio.sleep(late.pop(0) if late else 0.0)
