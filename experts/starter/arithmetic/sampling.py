@@ -26,15 +26,16 @@ from experts.starter.arithmetic.problems import (
 
 MAX_DIGITS = 6
 MIX: dict[Operation, float] = {
-    "addition": 0.17,
-    "subtraction": 0.17,
-    "decimals": 0.15,
-    "multiplication": 0.14,
-    "division": 0.19,
+    "addition": 0.13,
+    "subtraction": 0.14,
+    "decimals": 0.14,
+    "multiplication": 0.13,
+    "division": 0.29,
     "percentage": 0.08,
-    "two-step": 0.10,
+    "two-step": 0.09,
 }
-"""Shares of the operations in training. Products are long and contain sums, so they are fewer."""
+"""Shares of the operations in training. Products are long and contain sums, so they are fewer; long
+division is learned last."""
 
 
 def sample_training(random: Random, operation: Operation | None = None) -> Problem:
