@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 from experts.starter import shapes
 from experts.starter.arithmetic import sampling
 from experts.starter.arithmetic.phrasing import ASKS, TERM, ask, write_expression
 from experts.starter.arithmetic.problems import Problem
+from experts.starter.arithmetic.sampling import Mix
 from experts.starter.shapes import Item, Subject
 
 BEYOND = "That is beyond what I can compute reliably."
@@ -16,9 +18,9 @@ BEGUN = ("The answer is {} =", "{} =", "{} is", "{} equals", "{}:")
 NAMES = {"+": "The sum of", "-": "The difference between", "×": "The product of"}
 
 
-def draw(random: Random) -> Item:
+def draw(random: Random, mix: Mix = sampling.MIX) -> Item:
     """A question within range, and its working."""
-    return _item(sampling.sample_training(random), random)
+    return _item(sampling.sample_training(random, mix=mix), random)
 
 
 def _item(problem: Problem, random: Random) -> Item:
@@ -30,9 +32,9 @@ def _item(problem: Problem, random: Random) -> Item:
     return Item(ask(problem, random), problem.working, written, tuple(begun))
 
 
-def follow_up(random: Random) -> tuple[Item, Item]:
+def follow_up(random: Random, mix: Mix = sampling.MIX) -> tuple[Item, Item]:
     """A question, and one that goes on from its result: "and times three?"."""
-    earlier, request, problem = sampling.sample_follow_up(random, Problem.for_training)
+    earlier, request, problem = sampling.sample_follow_up(random, Problem.for_training, mix)
     return _item(earlier, random), Item(request, problem.working)
 
 
@@ -41,5 +43,11 @@ def out_of_range(random: Random) -> Item:
     return Item(random.choice(ASKS).format(sampling.out_of_range(random)), BEYOND)
 
 
-SUBJECT = Subject(draw, follow_up, out_of_range, NOT_ARITHMETIC)
-examples = shapes.examples(SUBJECT)
+def _subject(mix: Mix) -> Subject:
+    return Subject(
+        partial(draw, mix=mix), partial(follow_up, mix=mix), out_of_range, NOT_ARITHMETIC
+    )
+
+
+SUBJECT = _subject(sampling.MIX)
+examples = shapes.examples(_subject(sampling.TRAINING_MIX))

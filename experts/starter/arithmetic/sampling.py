@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
 from experts.starter.arithmetic.phrasing import (
@@ -25,7 +25,19 @@ from experts.starter.arithmetic.problems import (
 )
 
 MAX_DIGITS = 6
-MIX: dict[Operation, float] = {
+Mix = Mapping[Operation, float]
+"""Shares of the operations."""
+MIX: Mix = {
+    "addition": 0.17,
+    "subtraction": 0.17,
+    "decimals": 0.15,
+    "multiplication": 0.14,
+    "division": 0.19,
+    "percentage": 0.08,
+    "two-step": 0.10,
+}
+"""In what people ask. Products are long and contain sums, so they are fewer."""
+TRAINING_MIX: Mix = {
     "addition": 0.13,
     "subtraction": 0.14,
     "decimals": 0.14,
@@ -34,14 +46,13 @@ MIX: dict[Operation, float] = {
     "percentage": 0.08,
     "two-step": 0.09,
 }
-"""Shares of the operations in training. Products are long and contain sums, so they are fewer; long
-division is learned last."""
+"""In training. Long division is learned last."""
 
 
-def sample_training(random: Random, operation: Operation | None = None) -> Problem:
-    """A problem that training may contain; its operation is drawn from `MIX` unless given."""
+def sample_training(random: Random, operation: Operation | None = None, mix: Mix = MIX) -> Problem:
+    """A problem that training may contain; its operation is drawn from `mix` unless given."""
     while True:
-        problem = sample(random, operation)
+        problem = sample(random, operation, mix)
         if problem.for_training():
             return problem
 
@@ -55,21 +66,21 @@ def sample_evaluation(random: Random, operation: Operation) -> Problem:
 
 
 def sample_follow_up(
-    random: Random, wanted: Callable[[Problem], bool]
+    random: Random, wanted: Callable[[Problem], bool], mix: Mix = MIX
 ) -> tuple[Problem, str, Problem]:
-    """A training problem, a request that goes on from its result, and the `wanted` problem that
-    this means."""
+    """A training problem from `mix`, a request that goes on from its result, and the `wanted`
+    problem that this means."""
     while True:
-        earlier = sample_training(random)
+        earlier = sample_training(random, mix=mix)
         if earlier.answer.isdigit() and len(earlier.answer) <= MAX_DIGITS:
             request, problem = _next_step(int(earlier.answer), random)
             if wanted(problem):
                 return earlier, request, problem
 
 
-def sample(random: Random, operation: Operation | None = None) -> Problem:
+def sample(random: Random, operation: Operation | None = None, mix: Mix = MIX) -> Problem:
     """Any problem within range."""
-    operation = operation or random.choices(list(MIX), weights=list(MIX.values()))[0]
+    operation = operation or random.choices(list(mix), weights=list(mix.values()))[0]
     return _SAMPLERS[operation](random)
 
 
