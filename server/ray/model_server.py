@@ -152,8 +152,8 @@ class ModelServer:
                 await getattr(self._directory, what).remote(self._model.name, url)
 
     async def _requests(self) -> float:
-        """Requests at its vLLM, running and waiting. While that is too busy to say, as many as
-        before: neither a model that has none nor one that has ended."""
+        """Requests at its vLLM, running and waiting; as many as before while that is too busy to
+        say, so that it is not taken for idle."""
         endpoint = self._worker.endpoint
         if endpoint is None:
             self._known_requests = 0.0

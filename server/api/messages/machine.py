@@ -91,7 +91,7 @@ class MessageMachine:
 
     def _pieces(self, pieces: Iterable[tuple[bool, Piece]]) -> Iterator[MessageEvent]:
         for begins, piece in pieces:
-            if begins or self._open is None:
+            if begins:
                 yield from self._close()
                 yield from self._add(_block(piece))
             yield from self._grow(piece)
