@@ -38,7 +38,8 @@ RUN python -m pip install --no-cache-dir "uv==0.13.*" \
 # hadolint ignore=DL3006
 FROM ${ENGINE} AS worker
 WORKDIR /var/cache/trivium
-# Everything that is written is below the cache (checkpoints, what vLLM compiles) or in /tmp.
+# Everything that is written is below the cache (checkpoints, what is compiled) or in /tmp, whence
+# some engines let no library be loaded.
 RUN useradd --uid 10001 --no-create-home --home-dir /var/cache/trivium trivium \
     && install --directory --owner=10001 /var/cache/trivium
 ENV HOME=/var/cache/trivium \
@@ -46,7 +47,9 @@ ENV HOME=/var/cache/trivium \
     TRIVIUM_HOST=0.0.0.0 \
     TRIVIUM_PORT=8000 \
     TRIVIUM_STATE_DIR=/var/cache/trivium/state \
-    TRIVIUM_CACHE_DIR=/var/cache/trivium
+    TRIVIUM_CACHE_DIR=/var/cache/trivium \
+    TORCHINDUCTOR_CACHE_DIR=/var/cache/trivium/inductor \
+    TRITON_CACHE_DIR=/var/cache/trivium/triton
 VOLUME ["/var/cache/trivium"]
 EXPOSE 8000
 USER 10001:10001

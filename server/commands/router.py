@@ -20,7 +20,8 @@ def run(job: str, options: Options) -> int:
     """
     if find_spec("torch") is None:
         raise CommandError("this needs torch, which is not installed: run `make install`")
-    argv = [sys.executable, "-m", "router.job", job, "--cache", str(load_settings().cache_dir)]
+    argv = [sys.executable, "-P", "-m", "router.job", job]
+    argv += ["--cache", str(load_settings().cache_dir)]
     for option, value in options.items():
         if value is not None:
             argv += [f"--{option}", str(value)]

@@ -139,7 +139,7 @@ def prepare_meta(settings: Settings, console: Console) -> Path:
 
     It is a process of its own because it needs torch, which the orchestrator does without.
     """
-    command = [sys.executable, "-m", "router.prepare", "--cache", str(settings.models_dir)]
+    command = [sys.executable, "-P", "-m", "router.prepare", "--cache", str(settings.models_dir)]
     command += ["--slots", str(settings.slots)]
     if settings.meta is not None:
         command += ["--source", str(settings.meta.expanduser().resolve())]

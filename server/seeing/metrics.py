@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Info, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
+from server.relay.legs import AUTO
 from server.seeing.happenings import BreakerChanged, Hedged, Retried
 from server.seeing.instruments import (
     FIRST_TOKEN_BUCKETS,
@@ -131,6 +132,7 @@ class _Answers:
             "Answers of models: finished, failed, or aborted because the client left",
             *("model", "outcome"),
         )
+        self._outcomes.labels(AUTO, "failed")  # from 0 on, as registrations are
         self._background = make.counter(
             "background_calls",
             "Answers that chat frontends wanted for themselves, e.g. titles; kept at the meta LLM",

@@ -23,7 +23,6 @@ from experts.vllm_plugin.bank.adapters import (
     BankError,
     check_suitable,
     make_base,
-    read_config,
     why_unlike,
 )
 from server.relay.snapshot import Endpoint
@@ -125,7 +124,9 @@ class Banks:
         return next((b for b in banks if why_unlike(spec.checkpoint, b.base) is None), None)
 
     def _free_name(self, spec: ManagedSpec) -> str:
-        kind = str(read_config(spec.checkpoint).get("model_type", "bank"))
+        """After the architecture, of those that banks serve: a name becomes a folder, so it must
+        not be what a checkpoint says of itself."""
+        kind = check_suitable(spec.checkpoint).removesuffix("ForCausalLM").lower()
         names = (f"{kind}-{n}" if n > 1 else kind for n in range(1, len(self._banks) + 2))
         return next(name for name in names if name not in self._banks)
 

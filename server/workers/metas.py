@@ -49,6 +49,8 @@ class Metas:
         self._up = asyncio.Event()
         self._lock = asyncio.Lock()
         self._greetings: dict[Worker, asyncio.Task[None]] = {}
+        self._troubles: dict[Worker, str] = {}
+        """Why a worker that is up did not take the head when it was last offered."""
         self._checking: asyncio.Task[None] | None = None
         self._in_step: Callable[[], Awaitable[bool]] = _always
 
@@ -78,14 +80,17 @@ class Metas:
 
     @property
     def state(self) -> str:
-        """In words: that of the first worker, if none is up."""
+        """In words: that of the first worker, if none can be used."""
         if not self._workers:
             return "not started"
-        if len(self._workers) == 1 or not self._usable:
-            return str(self._workers[0].status)
         if len(self._usable) == len(self._workers):
             return "live"
-        return f"live: {len(self._usable)} of {len(self._workers)} replicas"
+        if self._usable:
+            return f"live: {len(self._usable)} of {len(self._workers)} replicas"
+        first = self._workers[0]
+        if first.status.state != "live":
+            return str(first.status)
+        return f"starting: up, but {self._troubles.get(first, 'it has yet to take the head')}"
 
     def one(self) -> Meta:
         """A worker that can be used. Raises NotReady."""
@@ -158,6 +163,7 @@ class Metas:
     def _forget(self, worker: Worker) -> None:
         if greeting := self._greetings.pop(worker, None):
             greeting.cancel()
+        self._troubles.pop(worker, None)
         self._retire(worker)
 
     def _retire(self, worker: Worker) -> None:
@@ -179,8 +185,11 @@ class Metas:
                     if info.head_version != head.version:
                         info = await client.set_head(head)
                     self._usable[worker] = Meta(endpoint, client, info)
+                    self._troubles.pop(worker, None)
             except (MetaError, ValueError, KeyError) as error:
-                log.warning("the meta worker is up, but: %s", error)
+                if self._troubles.get(worker) != str(error):  # told once, not every second
+                    log.warning("the meta worker is up, but: %s", error)
+                self._troubles[worker] = str(error)
                 await asyncio.sleep(HEAD_RETRY_SECONDS)
         self._up.set()
         self._on_change()

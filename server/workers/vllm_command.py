@@ -129,11 +129,12 @@ def _command(
     share: float,
     load_format: str = "safetensors",
 ) -> Command:
-    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    # -P, and the same for its children: a checkpoint's folder may be where one is, and brings code
+    argv = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
     argv += ["--model", str(checkpoint), "--served-model-name", name]
     argv += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
     env = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    env |= {"VLLM_PLUGINS": plugins, "VLLM_NO_USAGE_STATS": "1"}
+    env |= {"VLLM_PLUGINS": plugins, "VLLM_NO_USAGE_STATS": "1", "PYTHONSAFEPATH": "1"}
     env["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # gate and bank are made for V1, which CPUs have anyway
     if Path(checkpoint).exists():
         env["HF_HUB_OFFLINE"] = "1"  # the checkpoint is here: nothing to ask a hub for
@@ -144,6 +145,9 @@ def _command(
         if not machine.bf16:
             argv += ["--dtype", "float32"]
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
+        # vLLM compiles parts of sampling even so, at the first request that needs them: that
+        # takes seconds and a C++ compiler, without which the engine dies.
+        env.setdefault("TORCH_COMPILE_DISABLE", "1")
         # Scheduler and model in one process: of two, one spins while the other computes.
         env.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         # Workers share the cores: pinned threads, or more of them than cores, would spin in

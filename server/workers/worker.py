@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import json
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import aiohttp
 
@@ -29,6 +30,8 @@ State = Literal["starting", "live", "restarting", "failed", "stopped"]
 LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.5
 PROBE_SECONDS = 5.0
+MAX_MODELS_BYTES = 1 << 20
+MAX_CONTEXT = 1 << 31
 STOP_SECONDS = 15.0
 FIRST_BACKOFF, LAST_BACKOFF = 1.0, 60.0
 SOCKETS = "VLLM_RPC_BASE_PATH"
@@ -334,13 +337,29 @@ async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> En
         ) as response:
             if response.status != 200:
                 return None
-            entries = (await response.json(content_type=None))["data"]
+            entries = json.loads(await _small(response))["data"]
             found = next((entry for entry in entries if entry["id"] == model), None)
+            return Endpoint(base_url, model, _context(found)) if found else None
     except TimeoutError:
         raise
-    except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError):
+    except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return Endpoint(base_url, model, found.get("max_model_len")) if found else None
+
+
+async def _small(response: aiohttp.ClientResponse) -> bytes:
+    """The body. Raises ValueError if it is too large for a list of models."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MAX_MODELS_BYTES:
+            raise ValueError(f"a list of models of more than {MAX_MODELS_BYTES} bytes")
+    return bytes(body)
+
+
+def _context(entry: dict[str, Any]) -> int | None:
+    """The context length that a server states, if it is one: not every server is vLLM."""
+    stated = entry.get("max_model_len")
+    return stated if type(stated) is int and 0 < stated < MAX_CONTEXT else None
 
 
 def free_port(wanted: int | None = None, host: str = LOOPBACK) -> int:

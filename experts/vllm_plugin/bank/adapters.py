@@ -45,14 +45,15 @@ class BankError(ExpertsError):
 def check_suitable(checkpoint: Path) -> str:
     """The architecture of an expert that can be in a bank. Raises BankError for others."""
     config = read_config(checkpoint)
-    architecture, *_ = config.get("architectures") or [None]
+    named = config.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else None
     if architecture not in ARCHITECTURES:
         raise BankError(
             f"{checkpoint}: a bank serves {', '.join(ARCHITECTURES)}, not {architecture};"
             " give this expert a worker of its own"
         )
-    quantization = config.get("quantization_config") or {}
-    if quantization.get("quant_method") != "bitnet":
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict) or quantization.get("quant_method") != "bitnet":
         raise BankError(
             f"{checkpoint} is not ternary; only ternary experts can be in a bank, others have a"
             " worker of their own"
@@ -62,7 +63,7 @@ def check_suitable(checkpoint: Path) -> str:
             f"{checkpoint} has use_rms_norm, which no bank serves; give this expert a worker of"
             " its own"
         )
-    return str(architecture)
+    return architecture
 
 
 def make_base(checkpoint: Path, folder: Path) -> None:
@@ -120,9 +121,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BankError(f"{file} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise BankError(f"{file} holds no JSON object")
     return found
 
 

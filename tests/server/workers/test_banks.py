@@ -159,6 +159,18 @@ async def test_an_expert_of_another_shape_gets_another_bank(site: Site) -> None:
     assert wide.bank == "llama-2"
 
 
+async def test_a_checkpoint_does_not_choose_where_its_bank_is_written(site: Site) -> None:
+    mine = site.folder / "mine"
+    mine.mkdir()
+    (mine / "diary.txt").write_text("of today")
+    site.starts_by_itself = False
+    first = site.member("sums", site.checkpoint("one", model_type=str(mine)))
+    other = site.member("stars", site.checkpoint("two", model_type="../../mine"))
+    await until(lambda: len(site.engines) == 2)
+    assert (first.bank, other.bank) == ("llama", "llama-2")
+    assert [file.name for file in mine.iterdir()] == ["diary.txt"]
+
+
 async def test_a_named_bank_takes_only_what_fits(site: Site) -> None:
     site.starts_by_itself = False
     first = site.member("sums", site.checkpoint("one"), bank="mine")
@@ -301,7 +313,9 @@ async def test_an_expert_that_never_found_a_bank_leaves_quietly(site: Site) -> N
         (None, ("--max-model-len", "64"), {}, False),
         (None, (), {"architectures": ["GPT2LMHeadModel"]}, False),
         ("mine", (), {"architectures": ["GPT2LMHeadModel"]}, True),
+        (None, (), {"architectures": [["LlamaForCausalLM"]]}, False),
         (None, (), {"quantization_config": {"quant_method": "fp8"}}, False),
+        (None, (), {"quantization_config": "bitnet"}, False),
         (
             None,
             (),

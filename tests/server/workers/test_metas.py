@@ -124,6 +124,9 @@ async def test_the_only_one_gets_the_head_that_it_did_not_take(tmp_path: Path) -
         meta.refuses_heads = True
         changed = await site.http.patch("/v1/experts/sums", json={"threshold": 0.9})
         assert changed.status_code == 200
+        fleet = site.app.state.admin.fleet
+        await until(lambda: fleet.meta_state().startswith("starting: up, but the meta worker"))
+        assert (await site.http.get("/health")).status_code == 503
         meta.refuses_heads = False
         await until(lambda: meta.version != learned)
         await until(lambda: len(usable(site)) == 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import PackageNotFoundError
@@ -33,6 +34,7 @@ from server.workers.worker import (
     WorkerFailed,
     free_port,
     last_error,
+    probe,
 )
 from tests.server.workers.test_registration import until
 
@@ -186,6 +188,33 @@ async def test_a_server_that_answers_late_once_is_not_given_up(
     assert states == ["live", "stopped"]
 
 
+@pytest.mark.parametrize(
+    ("body", "context"),
+    [
+        ('{"data": [{"id": "calc", "max_model_len": 77}]}', 77),
+        ('{"data": [{"id": "calc", "max_model_len": "4096"}]}', None),
+        ('{"data": [{"id": "calc", "max_model_len": 4096.5}]}', None),
+        ('{"data": [{"id": "calc", "max_model_len": true}]}', None),
+        ('{"data": [{"id": "calc", "max_model_len": [1]}]}', None),
+        ('{"data": [{"id": "calc", "max_model_len": -1}]}', None),
+        ('{"data": ["calc"]}', ...),
+        ('{"data": {}}', ...),
+        ("[" * 100_000, ...),
+        ('{"data": [' + '{"id": "a"},' * 100_000 + '{"id": "calc"}]}', ...),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_what_a_server_elsewhere_says_is_not_trusted(body: str, context: object) -> None:
+    async def models(_: web.Request) -> web.Response:
+        return web.Response(text=body)
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        found = await probe(session, f"http://127.0.0.1:{server.port}/v1", "calc")
+    assert (found.max_model_len if found else ...) == context
+
+
 async def test_workers_of_one_gpu_start_one_after_the_other(tmp_path: Path) -> None:
     """Also when the first fails: its process is gone before the second begins."""
     order, one_at_a_time = [], asyncio.Lock()
@@ -273,6 +302,19 @@ def test_commands_fit_the_machine(tmp_path: Path) -> None:
     assert "--gpu-memory-utilization" in gpu.argv
     assert "--enforce-eager" not in gpu.argv
     assert "trivium_endpoints" not in gpu.env["VLLM_PLUGINS"]
+    assert command.env["TORCH_COMPILE_DISABLE"] == "1"
+    assert "TORCH_COMPILE_DISABLE" not in gpu.env
+
+
+def test_no_code_comes_from_the_folder_where_one_is(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('the code of a checkpoint ran')")
+    command = expert_command("calc", tmp_path, 9, [], this_machine())
+    look = "import importlib.util as u; print(u.find_spec('torch').origin)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {look!r}])"
+    for code in (look, child):
+        argv = [*command.argv[: command.argv.index("-m")], "-c", code]
+        ran = subprocess.run(argv, cwd=tmp_path, env=command.env, capture_output=True, text=True)
+        assert ran.stdout.strip().endswith("site-packages/torch/__init__.py"), ran.stderr
 
 
 def test_the_gate_gets_the_engine_that_it_is_made_for(tmp_path: Path) -> None:
@@ -282,6 +324,6 @@ def test_the_gate_gets_the_engine_that_it_is_made_for(tmp_path: Path) -> None:
     bank = bank_command("bank:b", tmp_path, 9, 4, [], machine)
     for command in (meta_command(tmp_path, 9, [], machine), bank):
         assert command.env["VLLM_USE_V2_MODEL_RUNNER"] == "0"
-        arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(list(command.argv[3:]))
+        arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(list(command.argv[4:]))
         assert arguments.async_scheduling is False
     assert "VLLM_USE_V2_MODEL_RUNNER" in vllm.envs.environment_variables
