@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            "half a character, such as an emoji that was cut (a lone surrogate); mend the text"
+        ) from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 RESERVED_NAMES = frozenset({"meta", "auto", "trivium"})
 MIN_EXAMPLES = 5
@@ -30,7 +53,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Text
 
 
 class Example(BaseModel):
@@ -94,7 +117,8 @@ class ManagedWorker(BaseModel):
 
 
 class ExternalWorker(BaseModel):
-    """A worker that runs elsewhere: any OpenAI-compatible server."""
+    """A worker that runs elsewhere, such as `vllm serve`: an OpenAI-compatible server that takes no
+    key, and vLLM's `continue_final_message`, by which it goes on with what others began."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -127,7 +151,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
-    description: str = Field(min_length=1, max_length=2000)
+    description: Text = Field(min_length=1, max_length=2000)
     worker: Annotated[ManagedWorker | ExternalWorker, Field(discriminator="kind")]
     examples: tuple[Example, ...] = Field(min_length=MIN_EXAMPLES, max_length=10_000)
     counter_examples: tuple[Example, ...] = Field(default=(), max_length=10_000)
@@ -152,13 +176,22 @@ class Manifest(BaseModel):
         return self
 
 
-def load_manifest(path: Path) -> Manifest:
+def _any_file(path: Path, param: str) -> None:
+    """No objection."""
+
+
+MayRead = Callable[[Path, str], None]
+"""Asked with each file that is read, and the field that names it; raises if it must not be."""
+
+
+def load_manifest(path: Path, may_read: MayRead = _any_file) -> Manifest:
     """Read `path`: an `expert.yaml`, or a folder that holds one.
 
     `examples` and `counter_examples` may be lists (strings, or objects with `messages`) or paths
     of JSONL files of such objects, relative to the manifest. Raises ManifestError.
     """
     file = path / "expert.yaml" if path.is_dir() else path
+    may_read(file, "path")
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -167,29 +200,59 @@ def load_manifest(path: Path) -> Manifest:
         raise ManifestError(f"{file} cannot be read as YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ManifestError(f"{file}: a manifest is a mapping with name, description, worker, …")
-    return parse_manifest(raw, base=file.parent.resolve(), source=str(file))
+    return parse_manifest(
+        raw, base=file.parent.resolve(), source=str(file), may_read=may_read
+    )
 
 
-def parse_manifest(raw: dict[str, Any], *, base: Path, source: str = "manifest") -> Manifest:
+def parse_manifest(
+    raw: dict[str, Any], *, base: Path, source: str = "manifest", may_read: MayRead = _any_file
+) -> Manifest:
     """Validate a manifest given as plain data; `base` resolves its relative paths.
 
     Raises ManifestError with the first fault's place and reason.
     """
     data = dict(raw)
     try:
+        _check_keys(data, Manifest.model_fields)
         data["worker"] = _worker(data.get("worker"), base)
-        data["examples"] = _examples("examples", data.get("examples"), base)
-        data["counter_examples"] = _examples(
-            "counter_examples", data.get("counter_examples", ()), base
-        )
+        for key in ("examples", "counter_examples"):
+            queries = data.get(key, () if key == "counter_examples" else None)
+            data[key] = _examples(key, queries, base, may_read)
         return Manifest.model_validate(data)
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        message = f"{source}: {where or 'manifest'}: {fault['msg']}"
+        # Without the kind of worker, which nobody has to name.
+        where = ".".join(str(p) for p in fault["loc"] if p not in ("managed", "external"))
+        message = f"{source}: {where or 'manifest'}: {_reason(fault)}"
         raise ManifestError(message, where or None) from None
     except ManifestError as error:
         raise ManifestError(f"{source}: {error}", error.field) from None
+
+
+def _reason(fault: ErrorDetails) -> str:
+    """A fault in words that say what to do."""
+    match fault["type"], fault["loc"]:
+        case "missing", _:
+            return "is missing"
+        case "too_short", ("examples",):
+            return f"give at least {MIN_EXAMPLES} queries, better 25"
+        case "string_pattern_mismatch", _:
+            return "a name is up to 63 of a-z, 0-9, _ and -, and begins with a letter or digit"
+        case "extra_forbidden", _:
+            return "there is no such key"
+    return fault["msg"].removeprefix("Value error, ")
+
+
+def _check_keys(found: dict[str, Any], known: Collection[str], inside: str = "") -> None:
+    """Raise ManifestError for a key that is not `known`."""
+    for key in map(str, found):
+        if key not in known:
+            (like,) = get_close_matches(key, known, n=1) or [None]
+            meant = f"did you mean {like!r}? " if like else ""
+            names = ", ".join(name for name in known if name != "kind")
+            message = f"{inside}{key}: there is no such key; {meant}there are {names}"
+            raise ManifestError(message, f"{inside}{key}")
 
 
 def _worker(worker: Any, base: Path) -> Any:
@@ -199,6 +262,8 @@ def _worker(worker: Any, base: Path) -> Any:
     worker = dict(worker)
     if "kind" not in worker:
         worker["kind"] = "external" if {"url", "urls"} & worker.keys() else "managed"
+        own = ExternalWorker if worker["kind"] == "external" else ManagedWorker
+        _check_keys(worker, own.model_fields, "worker.")
     if isinstance(worker.get("checkpoint"), str):
         try:
             worker["checkpoint"] = str((base / Path(worker["checkpoint"]).expanduser()).resolve())
@@ -208,9 +273,10 @@ def _worker(worker: Any, base: Path) -> Any:
     return worker
 
 
-def _examples(key: str, examples: Any, base: Path) -> list[Any]:
+def _examples(key: str, examples: Any, base: Path, may_read: MayRead) -> list[Any]:
     """Examples as a list of `{"messages": …}`; reads a JSONL file if given a path."""
     if isinstance(examples, str):
+        may_read(base / examples, key)
         examples = _read_jsonl(key, base / examples)
     if not isinstance(examples, list | tuple):
         raise ManifestError(f"{key}: give a list of queries or the path of a JSONL file", key)
@@ -221,6 +287,8 @@ def _examples(key: str, examples: Any, base: Path) -> list[Any]:
 
 
 def _read_jsonl(key: str, path: Path) -> list[Any]:
+    if path.exists() and not path.is_file():  # a device would not end
+        raise ManifestError(f"{key}: {path} is no file", key)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # a text may have other line ends
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path; no UTF-8

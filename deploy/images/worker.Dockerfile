@@ -2,7 +2,8 @@
 # `worker meta`, or `worker expert NAME`.
 #   docker build --file deploy/images/worker.Dockerfile --tag trivium/worker:0.1.0 .
 #   docker build --build-arg ENGINE=cpu … --tag trivium/worker:0.1.0-cpu .
-# For a Ray cluster (deploy/ray): --build-arg EXTRAS=otel,ray,postgres … --tag trivium/ray:0.1.0 .
+# For a Ray cluster (deploy/ray): --build-arg ENGINE=cpu --build-arg EXTRAS=otel,ray,postgres …
+#   --tag trivium/ray:0.1.0-cpu .
 
 ARG ENGINE=gpu
 

@@ -52,30 +52,37 @@ def adopt(
     file: Path,
 ) -> None:
     """Store the key whose secret is in `file`. Nothing is done where it is stored already, so
-    that every start of a deployment may ask for it."""
+    that every start of a deployment may ask for it; nor where it has another secret by now, for a
+    key that was rotated may have had to be."""
     lifetime = duration(expires) if expires is not None else None
     settings, wanted = load_settings(), [_scope(scope) for scope in scopes]
     try:
         secret = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"the secret cannot be read: {error}") from None
-    if _is_stored(settings, name, secret):
+    if (there := _digest(settings, name)) is None:
+        try:
+            with _audited(settings, "keys.create", name) as store:
+                store.create(name, wanted, lifetime, Limits(rpm, tpm), secret)
+        except CommandError:
+            there = _digest(settings, name)  # by another replica, a moment ago
+            if there is None:
+                raise
+    if there is None:
+        _note(f"the key {name!r} is stored")
+    elif there == digest_of(secret):
         _note(f"the key {name!r} is stored already")
-        return
-    try:
-        with _audited(settings, "keys.create", name) as store:
-            store.create(name, wanted, lifetime, Limits(rpm, tpm), secret)
-    except CommandError:
-        if not _is_stored(settings, name, secret):  # by another replica, a moment ago
-            raise
-    _note(f"the key {name!r} is stored")
+    else:
+        _note(
+            f"the key {name!r} has another secret than {file}, and keeps it; to take the file's,"
+            f" run `trivium keys revoke {name}` and this command again"
+        )
 
 
-def _is_stored(settings: Settings, name: str, secret: str) -> bool:
-    """Whether the key has that secret."""
+def _digest(settings: Settings, name: str) -> str | None:
+    """That of the key's secret; None if there is no such key."""
     with _store(settings) as store:
-        digests = {key.name: key.digest for key in store.keys()}  # noqa: SIM118 (no dict)
-    return digests.get(name) == digest_of(secret)
+        return {key.name: key.digest for key in store.keys()}.get(name)  # noqa: SIM118 (no dict)
 
 
 def rotate(name: str, grace: str, as_json: bool) -> None:

@@ -71,11 +71,8 @@ class Admission:
         if set(raw) == {"path"}:
             path = _resolved(Path(str(raw["path"])))
             self._confine(path, "path")
-            return load_manifest(path)
-        for key in ("examples", "counter_examples"):
-            if isinstance(raw.get(key), str):
-                self._confine(Path.cwd() / raw[key], key)
-        return parse_manifest(raw, base=Path.cwd())
+            return load_manifest(path, self._confine)
+        return parse_manifest(raw, base=Path.cwd(), may_read=self._confine)
 
     def _confine(self, path: Path, param: str) -> None:
         """Raise Forbidden if `path`, links followed, lies outside the folders."""

@@ -11,6 +11,8 @@ from server.wire import error_response, header, replayed
 
 BODY_SECONDS = 60.0
 """A body that takes longer would keep one of the places in flight for nothing."""
+STRANGERS_BYTES = 16 << 10
+"""Of a body to a path that asks for no key, from somebody who has none: no such path needs one."""
 MOST_DIGITS = 18
 """Of a Content-Length worth reading as a number."""
 
@@ -29,7 +31,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._read(header(scope, b"content-length") or "", receive)
+            stranger = scope.get("state", {}).get("stranger", False)
+            most = min(self._most, STRANGERS_BYTES) if stranger else self._most
+            body = await self._read(header(scope, b"content-length") or "", receive, most)
         except (BodyTooLarge, BodyTimeout) as error:
             await error_response(error)(scope, receive, send)
             return
@@ -37,11 +41,11 @@ class BodyLimit:
             scope.setdefault("state", {})["body_bytes"] = len(body)
             await self._app(scope, replayed(body, receive), send)
 
-    async def _read(self, said: str, receive: Receive) -> bytes | None:
+    async def _read(self, said: str, receive: Receive, most: int) -> bytes | None:
         """The body, or None if the client left. `said`: its length by the header. Raises
         BodyTooLarge and BodyTimeout."""
-        if said.isdecimal() and (len(said) > MOST_DIGITS or int(said) > self._most):
-            raise self._too_large()
+        if said.isdecimal() and (len(said) > MOST_DIGITS or int(said) > most):
+            raise self._too_large(most)
         parts, size = [], 0
         try:
             async with asyncio.timeout(self._seconds):
@@ -51,8 +55,8 @@ class BodyLimit:
                         return None
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
-                    if size > self._most:
-                        raise self._too_large()
+                    if size > most:
+                        raise self._too_large(most)
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError:
@@ -60,8 +64,6 @@ class BodyLimit:
                 f"the request's body did not come within {self._seconds:.0f} s"
             ) from None
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"the request's body is larger than {self._most} bytes; send less, or raise"
-            " TRIVIUM_MAX_BODY_BYTES on the server"
-        )
+    def _too_large(self, most: int) -> BodyTooLarge:
+        raise_it = ", or raise TRIVIUM_MAX_BODY_BYTES on the server" if most == self._most else ""
+        return BodyTooLarge(f"the request's body is larger than {most} bytes; send less{raise_it}")

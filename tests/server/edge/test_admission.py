@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,21 @@ async def test_files_outside_are_not_even_opened(tmp_path: Path) -> None:
         with pytest.raises(Forbidden) as refused:
             await confined(models).admit(raw)
         assert "hunter2" not in str(refused.value)
+
+
+async def test_files_that_a_manifest_inside_names_are_inside_too(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    line = json.dumps({"messages": [{"role": "user", "content": "x"}]}) + "\n"
+    (tmp_path / "outside.jsonl").write_text(line * 5)
+    manifest = managed(folder) | {"counter_examples": "../../outside.jsonl"}
+    (folder / "expert.yaml").write_text(json.dumps(manifest))
+    with pytest.raises(Forbidden, match="outside"):
+        await confined(tmp_path / "models").admit({"path": str(folder)})
+    (folder / "expert.yaml").unlink()
+    (folder / "expert.yaml").symlink_to(tmp_path / "outside.jsonl")
+    with pytest.raises(Forbidden, match="outside"):
+        await confined(tmp_path / "models").admit({"path": str(folder)})
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,16 @@ async def test_a_length_over_the_limit_is_refused_before_the_body(
         writer.close()
 
 
+async def test_who_has_no_key_sends_little_where_none_is_needed(tmp_path: Path) -> None:
+    key, secret = make_key()
+    async with guarded(tmp_path, key) as site:
+        for path in ("/livez", "/health", "/"):
+            answer = await site.world.http.post(path, content=b"x" * 20_000)
+            assert answer.status_code == 413, path
+        known = await site.world.http.post("/livez", content=b"x" * 20_000, headers=bearer(secret))
+        assert known.status_code == 405
+
+
 async def test_a_body_in_chunks_is_cut_off_at_the_limit(tmp_path: Path) -> None:
     """The body is never complete, so nothing can have parsed it."""
     async with guarded(tmp_path, max_body_bytes=2000) as site:
