@@ -51,7 +51,7 @@ class Encoder:
         async def one(prompt: Messages) -> Written:
             nonlocal done
             path = self._cache / f"{_key(prompt, tokens)}.npz"
-            written = _load(path)
+            written = _load(path, self.hidden_size)
             if written is None:
                 async with limit:
                     written = await self._client.write(prompt, tokens)
@@ -76,12 +76,14 @@ def _key(prompt: Messages, tokens: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _load(path: Path) -> Written | None:
+def _load(path: Path, features: int) -> Written | None:
+    """None for what is not there, or is not whole: it is encoded again."""
     try:
         with np.load(path, allow_pickle=False) as data:
-            return Written(tuple(str(token) for token in data["tokens"]), data["states"])
+            tokens, states = tuple(map(str, data["tokens"])), data["states"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # not there, or damaged: encoded again
+        return None
+    return Written(tokens, states) if states.shape == (len(tokens), features) else None
 
 
 def _save(path: Path, written: Written) -> None:

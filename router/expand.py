@@ -63,7 +63,7 @@ def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
             "fingerprint": fingerprint(source),
             **feature_layout(config),
             "sentence_end_ids": _sentence_end_ids(staging / "tokenizer.json", first_id),
-            "end_of_turn_ids": _end_of_turn_ids(config),
+            "end_of_turn_ids": _end_of_turn_ids(source, config),
         }
         _write_config(config, staging, layout)
         for name in _COPIED:
@@ -143,7 +143,15 @@ def _write_tokenizer(source: Path, staging: Path, first_id: int, slots: int) -> 
         raise ExpandError(f"{source} has no tokenizer.json; save it with a fast tokenizer first")
     tokenizer = json.loads(path.read_text(encoding="utf-8"))
     added = tokenizer.setdefault("added_tokens", [])
-    known = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in added)]
+    vocabulary = tokenizer["model"]["vocab"]
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+    known = [*ids, *(token["id"] for token in added)]
+    if max(known) >= first_id:
+        raise ExpandError(
+            f"the tokenizer of {source} has a token with the id {max(known)}, and the model only"
+            f" {first_id} rows in its vocabulary: resize its embeddings to the tokenizer, save it"
+            " again, and take that"
+        )
     # Ids must be contiguous; a vocabulary padded beyond its tokenizer gets filler names.
     for token_id in range(max(known) + 1, first_id):
         added.append(_special(token_id, f"<|unused_{token_id}|>"))
@@ -162,9 +170,14 @@ def _sentence_end_ids(tokenizer_file: Path, first_id: int) -> list[int]:
     return [i for i in range(first_id) if ends_sentence(tokenizer.decode([i]))]
 
 
-def _end_of_turn_ids(config: dict[str, Any]) -> list[int]:
-    ids = config.get("eos_token_id")
-    return [] if ids is None else ids if isinstance(ids, list) else [ids]
+def _end_of_turn_ids(source: Path, config: dict[str, Any]) -> list[int]:
+    """What ends an answer by config.json or generation_config.json, as vLLM takes it."""
+    found: dict[int, None] = {}
+    file = source / "generation_config.json"
+    for said in (config, json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}):
+        ids = said.get("eos_token_id")
+        found |= dict.fromkeys([] if ids is None else ids if isinstance(ids, list) else [ids])
+    return list(found)
 
 
 def _write_config(config: dict[str, Any], staging: Path, layout: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ QUESTIONS = ("start", "pending", "turn")
 
 A later hand-over needs both `pending`, remembered from the first token, and `turn`.
 """
-START, PENDING = QUESTIONS.index("start"), QUESTIONS.index("pending")
+START, PENDING, TURN = map(QUESTIONS.index, ("start", "pending", "turn"))
 ROW_FORMAT = 2
 """Of `HeadRow.to_bytes`: 2 has the margins."""
 
@@ -123,17 +123,28 @@ class Background:
         return found
 
 
-def chances(scores: Mapping[str, tuple[HeadRow, float]], question: str) -> dict[str, float]:
-    """The probability of each expert, from its row and its score for one of QUESTIONS.
+def chances(scores: Mapping[str, tuple[HeadRow, float]]) -> dict[str, float]:
+    """The probability of each expert where an answer begins, from its row and its score.
 
-    Only one expert can begin an answer: at the start they share what "no expert" leaves.
+    Only one expert can begin an answer: they share what "no expert" leaves.
     """
-    index = QUESTIONS.index(question)
-    odds = {name: math.exp(min(60.0, s + row.margin[index])) for name, (row, s) in scores.items()}
+    odds = {name: _odds(score + row.margin[START]) for name, (row, score) in scores.items()}
     rest = 1 + sum(odds.values())
-    if question == "start":
-        return {name: own / rest for name, own in odds.items()}
+    return {name: own / rest for name, own in odds.items()}
+
+
+def later_chances(scores: Mapping[str, tuple[HeadRow, float, float]]) -> dict[str, float]:
+    """The probability of each expert at a later hand-over, from its row and its scores for
+    "pending" and "turn": that of the less likely of the two, as the gate decides by it."""
+    odds = {
+        name: _odds(min(pending + row.margin[PENDING], turn + row.margin[TURN]))
+        for name, (row, pending, turn) in scores.items()
+    }
     return {name: own / (1 + own) for name, own in odds.items()}
+
+
+def _odds(log_odds: float) -> float:
+    return math.exp(min(60.0, log_odds))
 
 
 @dataclass(frozen=True)

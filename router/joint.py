@@ -299,7 +299,7 @@ def _threshold(
     if len(general) and none.sum() < ENOUGH_NEAR_MISSES:
         floor = max(floor, float(np.quantile(general.max(axis=1), 1 - shipped_rate)))
     candidates = np.concatenate([[floor], best[best > floor]])
-    weight = np.where(none, 1 / max(1, none.sum()), 2 / (~none).sum())
-    routed = best > candidates[:, None]
-    value = (weight * np.where(none, ~routed, routed & right)).sum(axis=1)
+    kept = np.searchsorted(np.sort(best[none]), candidates, "right")
+    lost = np.searchsorted(np.sort(best[~none & right]), candidates, "right")
+    value = kept / max(1, none.sum()) - 2 * lost / (~none).sum()
     return float(candidates[int(value.argmax())])

@@ -92,14 +92,19 @@ class MetaClient:
         )
         _, states = await self._captured(key)
         content = answer["choices"][0]["logprobs"]["content"]
+        if len(states) < max(1, len(content)):
+            raise MetaError(
+                "the meta worker lost the states of a prompt that it encoded: it was started anew,"
+                " or several engines are behind its URL; name each in TRIVIUM_META_URLS"
+            )
         return Written(tuple(item["token"] for item in content), states[: len(content)])
 
     async def decisions(self, key: str) -> dict[int, Floats]:
-        """Log-odds `[slots]` (-inf: not allowed) that decided a request whose `trivium_explain`
-        was `key`, by how many tokens had been written: at 0, and where it was handed over.
-        Raises MetaError."""
+        """Log-odds `[2, slots]` (-inf: not allowed) that decided a request whose `trivium_explain`
+        was `key`, by how many tokens had been written: at 0, where the two are the same, and where
+        it was handed over, which took both to be above 0: pending and turn. Raises MetaError."""
         positions, rows = await self._captured(key)
-        return dict(zip(positions, rows, strict=True))
+        return {position: row.reshape(2, -1) for position, row in zip(positions, rows, strict=True)}
 
     async def _captured(self, key: str) -> tuple[list[int], Floats]:
         captured = (await self._call("POST", "/trivium/captures", {"keys": [key]}))[0]

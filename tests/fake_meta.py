@@ -39,6 +39,7 @@ class FakeMeta:
         self.bias = np.full((3, self.slots), -np.inf, np.float32)
         self.background = Background.none(HIDDEN)
         self.captures: dict[str, list[np.ndarray]] = {}
+        self.keeps_captures = True
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 2**20)  # heads of many experts
@@ -93,7 +94,7 @@ class FakeMeta:
         extra = body.get("vllm_xargs", {})
         text = " ".join(m["content"] for m in body["messages"])
         state, stop_reason, tokens = embed(text), None, TOKENS[: body["max_tokens"]]
-        if key := extra.get("trivium_capture"):
+        if (key := extra.get("trivium_capture")) and self.keeps_captures:
             self.captures[key] = [embed(text + "".join(tokens[:i])) for i in range(len(tokens))]
         if allowed := [i - FIRST_ID for i in extra.get("trivium_experts", [])]:
             scores = self.rows[0, allowed] @ state + self.bias[0, allowed]

@@ -162,7 +162,11 @@ def _replace_folder(part: Path, folder: Path) -> None:
         os.replace(part, folder)
         return
     os.replace(folder, old)
-    os.replace(part, folder)
+    try:
+        os.replace(part, folder)
+    except BaseException:
+        os.replace(old, folder)
+        raise
     for path in old.iterdir():
         if not path.match("*.safetensors*") and not (folder / path.name).exists():
             os.replace(path, folder / path.name)

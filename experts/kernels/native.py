@@ -6,6 +6,7 @@ needs neither Python's nor torch's headers, so that it outlives both.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 from dataclasses import dataclass
@@ -142,7 +143,8 @@ def empty_weights(rows: int, inputs: int) -> Tensor:
     weights = torch.frombuffer(pages, dtype=torch.uint8)  # which keeps the pages
     begin = -weights.data_ptr() % LARGE_PAGE
     whole = size // LARGE_PAGE * LARGE_PAGE  # the rest in small pages: none is taken in vain
-    pages.madvise(mmap.MADV_HUGEPAGE, 0, begin + whole)
+    with contextlib.suppress(OSError):  # a kernel without large pages
+        pages.madvise(mmap.MADV_HUGEPAGE, 0, begin + whole)
     return weights[begin : begin + size].view(rows, inputs)
 
 

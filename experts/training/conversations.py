@@ -74,6 +74,8 @@ def _conversation(line: str, source: str) -> Conversation:
     if not isinstance(messages, list) or not messages:
         raise DataError(f'{source}: expected {{"messages": [{{"role": …, "content": …}}, …]}}')
     turns = tuple(_turn(message, f"{source}, message {i}") for i, message in enumerate(messages, 1))
+    if turns[0].role == "assistant":
+        raise DataError(f"{source}: it begins with the assistant, whose turn answers nothing")
     if not any(turn.role == "assistant" for turn in turns):
         raise DataError(f"{source}: no assistant turn, so there is nothing to learn")
     return Conversation(turns, source)
@@ -88,6 +90,11 @@ def _turn(message: Any, source: str) -> Turn:
         raise DataError(f"{source}: the role is {role!r}, not one of {', '.join(get_args(Role))}")
     if not isinstance(content, str):
         raise DataError(f"{source}: the content is not text")
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        half = "half a character, such as an emoji that was cut (a lone surrogate)"
+        raise DataError(f"{source}: the content has {half}") from None
     if role == "assistant" and not content.strip():
         raise DataError(f"{source}: the assistant's turn is empty")
     return Turn(role, content)

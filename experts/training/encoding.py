@@ -64,8 +64,7 @@ def ensure_end_of_turn(tokenizer: Any) -> str:
 def encode_conversation(conversation: Conversation, tokenizer: Any, end: str) -> Row:
     """Every assistant turn and the end-of-turn token `end` after it are learned.
 
-    Prompts and answers are tokenized apart, as when a server tokenizes the prompt by itself.
-    Raises DataError with the conversation's source.
+    A prompt's tokens are those that it has by itself, as at a server. Raises DataError with the conversation's source.
     """
     turns, source = conversation.turns, conversation.source
     if any(end in turn.content for turn in turns):
@@ -95,8 +94,8 @@ def encode_conversation(conversation: Conversation, tokenizer: Any, end: str) ->
 
 
 def encode_example(example: Example, tokenizer: Any) -> Row:
-    """The target and the tokenizer's EOS are learned; the prompt with the answer's prefix is
-    tokenized by itself, as a server does."""
+    """The target and the tokenizer's EOS are learned; the prompt with the answer's prefix has the
+    tokens that it has by itself, as at a server."""
     prompt = _render(tokenizer, example.turns, prompt=True) + example.prefix
     return _row([(prompt, False), (example.target + tokenizer.eos_token, True)], tokenizer)
 
@@ -121,10 +120,18 @@ def collate(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
 
 
 def _row(parts: Sequence[tuple[str, bool]], tokenizer: Any) -> Row:
+    """What each part adds to the tokens of the text before it; where it changes the last of these
+    instead (they merge), its own tokens. By itself a part can have others: tokenizers of Llama 2's
+    kind put a space before every text."""
     ids: list[int] = []
     labels: list[int] = []
-    for text, learned in parts:
-        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    text, before = "", []
+    for part, learned in parts:
+        text += part
+        whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+        joins = whole[: len(before)] == before
+        own = whole if joins else tokenizer(part, add_special_tokens=False)["input_ids"]
+        tokens, before = own[len(before) if joins else 0 :], whole
         ids += tokens
         labels += tokens if learned else [IGNORED] * len(tokens)
     return Row(np.array(ids, dtype=np.int32), np.array(labels, dtype=np.int32))

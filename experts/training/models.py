@@ -10,13 +10,13 @@ from typing import Any
 import psutil
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from experts.bitlinear import bit_linear_layers, swap_linear_layers
 from experts.errors import ExpertsError
 from experts.packing import VALUES_PER_BYTE
 from experts.training.distillation import Distillation
-from experts.training.encoding import ensure_end_of_turn
+from experts.training.encoding import END_OF_TURN, ensure_end_of_turn
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 TRAINING_BYTES = 16
@@ -56,6 +56,7 @@ def load_student(source: Path, tokenizer_folder: Path | None, seed: int) -> Stud
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         _quietly_resize(model, len(tokenizer))
     _check_shapes(swap_linear_layers(model), folder)
+    _mend_generation(model)
     return Student(model, tokenizer, end)
 
 
@@ -65,6 +66,12 @@ def load_teacher(folder: Path, student: Student, distillation: Distillation) -> 
     ours, theirs = student.tokenizer.get_vocab(), tokenizer.get_vocab()
     if ours != theirs:
         odd = sorted(ours.items() ^ theirs.items(), key=lambda item: item[1])[0][0]
+        if odd == END_OF_TURN:
+            raise ModelError(
+                f"the student's tokenizer has no chat template, so it was given {END_OF_TURN} to end"
+                f" a turn, which the teacher ({folder}) has never seen: take --tokenizer from a"
+                " model whose chat template both know, such as the teacher's chat version"
+            )
         raise ModelError(
             f"the vocabularies of teacher ({folder}, {len(theirs)} tokens) and student"
             f" ({len(ours)} tokens) differ, first at {odd!r}: logits can only be compared between"
@@ -117,6 +124,19 @@ def _check_shapes(model: Any, folder: Path) -> None:
                 f"{folder}: {name} has {layer.out_features} outputs; the bitnet format packs only"
                 f" multiples of {VALUES_PER_BYTE}"
             )
+
+
+def _mend_generation(model: Any) -> None:
+    """Many published models have settings of generation that transformers reads and then does not
+    write, such as a temperature without `do_sample`."""
+    config = model.generation_config
+    if any(getattr(config, name, None) is not None for name in ("temperature", "top_p", "top_k")):
+        config.do_sample = True
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        ends = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+        model.generation_config = GenerationConfig(**ends)
 
 
 def _quietly_resize(model: Any, tokens: int) -> None:

@@ -26,7 +26,7 @@ class Channel:
     """`[rows]`: the meta LLM's likeliest next token, before anything a client asks for."""
     captures: OrderedDict[str, dict[int, torch.Tensor]] = field(default_factory=OrderedDict)
     """Capture key → number of tokens written before → a row of float32, CPU: features
-    `[features]`, or the log-odds `[slots]` that decided there."""
+    `[features]`, or the log-odds `[2 * slots]` that decided there."""
 
     def capture(self, key: str, position: int, row: torch.Tensor) -> None:
         """Keep a row; a later one for the same position replaces it (chunked prefill)."""

@@ -47,6 +47,8 @@ class Request:
     output: list[int]
     pending: torch.Tensor | None = None
     """`[slots]`: the log-odds seen at its first token, or at the end of the first sentence."""
+    since: int = 0
+    """How many tokens it had written then."""
 
 
 class ExpertGate(LogitsProcessor):  # type: ignore[misc]
@@ -95,7 +97,8 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
             return None
         request = Request(arguments, output)
         if output and id(params) in self._known:
-            request.pending = self._known[id(params)][1].pending
+            known = self._known[id(params)][1]
+            request.pending, request.since = known.pending, known.since
         self._known[id(params)] = params, request
         while len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
@@ -127,10 +130,10 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         assert scores is not None
         assert scores.shape[1] == rows, "the gate sees another batch than the model scored"
         self._remember(hidden, scores)
-        log_odds = self._log_odds(scores)
-        best, slot = log_odds.max(dim=-1, keepdim=True)
+        both = self._log_odds(scores)
+        best, slot = both.amin(dim=0).max(dim=-1, keepdim=True)
         wins = best > 0
-        self._explain(log_odds, wins)
+        self._explain(both, wins)
         token = slot + self._vocabulary.first_id
         kept = logits.gather(1, token)
         logits.masked_fill_(wins, NEVER)
@@ -138,20 +141,20 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
         return logits
 
     def _log_odds(self, scores: torch.Tensor) -> torch.Tensor:
-        """`[rows, slots]`: those of a hand-over at this token, -inf where there can be none."""
+        """`[2, rows, slots]`: the two that a hand-over at this token takes, pending and turn, which
+        at the first token are one; -inf where there can be none."""
         rows = scores.shape[1]
         at_start = self._at_start[:rows]
         can_turn = self._sentence_over[:rows] | (self._ends_turn() & ~at_start)
-        later = torch.minimum(self._pending[:rows], scores[TURN])
-        later = later.masked_fill(~can_turn, NEVER)
+        later = torch.stack([self._pending[:rows], scores[TURN]]).masked_fill(~can_turn, NEVER)
         return torch.where(at_start, scores[START], later) + self._allowed[:rows]
 
-    def _explain(self, log_odds: torch.Tensor, wins: torch.Tensor) -> None:
+    def _explain(self, both: torch.Tensor, wins: torch.Tensor) -> None:
         """Keep what decided the first token, and a hand-over, where that was asked for."""
         for row, request in self._requests.items():
             key = request.arguments.explain
             if key is not None and (not request.output or bool(wins[row])):
-                CHANNEL.capture(key, len(request.output), log_odds[row])
+                CHANNEL.capture(key, len(request.output), both[:, row].flatten())
 
     def _ends_turn(self) -> torch.Tensor:
         """`[rows, 1]`: whether the meta LLM would end its turn here."""
@@ -170,14 +173,20 @@ class ExpertGate(LogitsProcessor):  # type: ignore[misc]
                 CHANNEL.capture(request.arguments.capture, len(request.output), hidden[row])
 
     def _remember_pending(self, row: int, request: Request, scores: torch.Tensor) -> None:
+        written = len(request.output)
         if request.arguments.midway:
-            if request.pending is not None or not self._sentence_ends_at(row, request):
+            if request.pending is not None and request.since != written:
+                return
+            if not self._sentence_ends_at(row, request):
+                request.pending = None
+                self._pending[row] = NEVER
                 return
             request.pending = torch.minimum(scores[START, row], scores[PENDING, row])
         elif request.output:
             return
         else:
             request.pending = scores[PENDING, row].clone()
+        request.since = written
         self._pending[row] = request.pending
 
     def _sentence_ends_at(self, row: int, request: Request) -> bool:

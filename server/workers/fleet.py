@@ -18,7 +18,7 @@ import aiohttp
 from experts.manifest import ManagedWorker as ManagedSpec
 from experts.manifest import Manifest
 from experts.registry import RegisteredExpert
-from router.head import Background, Head, HeadRow, build_head, chances
+from router.head import Background, Head, HeadRow, build_head, chances, later_chances
 from router.meta_client import MetaClient, MetaError, MetaInfo
 from router.vocabulary import ExpertVocabulary
 from server.errors import UpstreamFailed
@@ -378,8 +378,11 @@ class Fleet:
         for name in (expert.name for expert in experts):
             member = self._members.get(name)
             if member is not None and member.row is not None:
-                found[name] = member.row, float(decisions[written][member.expert.slot])
-        return chances(found, "turn" if written else "start")
+                pending, turn = decisions[written][:, member.expert.slot].tolist()
+                found[name] = member.row, pending, turn
+        if written:
+            return later_chances(found)
+        return chances({name: (row, score) for name, (row, score, _) in found.items()})
 
     # ------------------------------------------------------------ what others see
 

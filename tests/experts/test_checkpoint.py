@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,23 @@ def test_a_failed_write_leaves_the_old_checkpoint(folder: Path) -> None:
     name, layer = next(bit_linear_layers(tiny_model(0)))
     values = unpack(load_file(folder / WEIGHTS_FILE)[name + ".weight"])
     assert torch.equal(values, ternarize(layer.weight)[0])
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = (folder / WEIGHTS_FILE).read_bytes(), os.replace
+
+    def fails(source: Path, target: Path) -> None:
+        if Path(target) == folder and not Path(source).name.endswith("-old"):
+            raise OSError("no")
+        real(source, target)
+
+    monkeypatch.setattr("os.replace", fails)
+    with pytest.raises(OSError, match="no"):
+        write_checkpoint(tiny_model(1), folder)
+    assert (folder / WEIGHTS_FILE).read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
 
 
 def test_what_is_beside_a_checkpoint_stays(folder: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aiohttp
 import numpy as np
+import pytest
 
 from router.encode import Encoder, Messages
-from router.meta_client import MetaInfo, Written
+from router.meta_client import MetaClient, MetaError, MetaInfo, Written
 from router.vocabulary import ExpertVocabulary
+from tests.fake_meta import FakeMeta
 
 INFO = MetaInfo("v", ExpertVocabulary(100, 4), 3, "print")
 
@@ -60,3 +63,25 @@ async def test_a_damaged_entry_is_encoded_again(tmp_path: Path) -> None:
     entry.write_bytes(entry.read_bytes()[:40])
     assert (await encoder.encode([ask("a")], 1))[0].states.shape == (1, 3)
     assert len(meta.asked) == 2
+
+
+async def test_an_entry_without_its_states_is_encoded_again(tmp_path: Path) -> None:
+    class Forgetful(CountingMeta):
+        async def write(self, messages: Messages, tokens: int) -> Written:
+            await super().write(messages, tokens)
+            return Written(("a",), np.zeros((0, 0), np.float32))
+
+    await Encoder(Forgetful(), INFO, tmp_path).encode([ask("a")], 1)  # type: ignore[arg-type]
+    meta = CountingMeta()
+    assert (await Encoder(meta, INFO, tmp_path).states([ask("a")])).shape == (1, 3)  # type: ignore[arg-type]
+    assert len(meta.asked) == 1
+
+
+async def test_states_that_a_worker_lost_are_an_error() -> None:
+    """Behind one address there may be two, of which the other one has them."""
+    async with FakeMeta() as meta, aiohttp.ClientSession() as session:
+        client = MetaClient(session, meta.url, meta.model)
+        assert len((await client.write(ask("a"), 1)).states) == 1
+        meta.keeps_captures = False
+        with pytest.raises(MetaError, match="lost the states"):
+            await client.write(ask("a"), 1)

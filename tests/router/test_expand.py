@@ -64,6 +64,31 @@ def test_a_vocabulary_padded_beyond_its_tokenizer_keeps_ids_contiguous(tmp_path:
     assert tokenizer.get_vocab_size() == 7
 
 
+def test_ids_that_the_model_has_no_rows_for_are_refused(tmp_path: Path) -> None:
+    """Otherwise the expert tokens' names had other ids than their rows."""
+    source = checkpoint(tmp_path / "source")
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<pad>"])
+    tokenizer.save(str(source / "tokenizer.json"))
+    with pytest.raises(ExpandError, match="a token with the id 3, and the model only 3 rows"):
+        expand(source, tmp_path / "target", slots=2)
+
+
+def test_a_unigram_tokenizer_is_expanded_too(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "source")
+    pieces = [("<unk>", 0.0), ("a", -1.0), ("b", -2.0)]
+    Tokenizer(models.Unigram(pieces, unk_id=0)).save(str(source / "tokenizer.json"))
+    target = expand(source, tmp_path / "target", slots=1)
+    assert Tokenizer.from_file(str(target / "tokenizer.json")).token_to_id("<|expert_0|>") == 3
+
+
+def test_what_ends_an_answer_is_what_both_configurations_say(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "source")
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
+    config = json.loads((expand(source, tmp_path / "target", 1) / "config.json").read_text())
+    assert config["expert_tokens"]["end_of_turn_ids"] == [2, 1]
+
+
 def test_another_checkpoint_has_another_fingerprint(tmp_path: Path) -> None:
     a, b = checkpoint(tmp_path / "a"), checkpoint(tmp_path / "b")
     assert fingerprint(a) == fingerprint(b)

@@ -133,7 +133,7 @@ def test_views_and_names_help_where_examples_share_a_form() -> None:
 def test_scores_with_their_margin_are_probabilities() -> None:
     row = fit(own(60), general=general(300))
     states = np.concatenate([draw(500, TOPIC * 0.5), draw(500)])
-    found = [chances({"e": (row, float(s))}, "start")["e"] for s in row.scores("start", states)]
+    found = [chances({"e": (row, float(s))})["e"] for s in row.scores("start", states)]
     sure = np.array(found) > 0.9
     assert sure.any()
     assert (np.arange(1000) < 500)[sure].mean() > 0.8

@@ -195,6 +195,26 @@ def test_such_an_answer_may_be_handed_over_where_the_meta_would_stop() -> None:
     assert step(processor, yes, yes, yes, likeliest=END) == [FIRST + 1]
 
 
+def test_what_is_pending_within_a_sentence_is_that_of_the_prompts_last_chunk() -> None:
+    """A prompt passes once a chunk, and one that is not the last may end where a turn does."""
+    processor = gate()
+    update, (output,) = added(params(experts=ALL, midway=1))
+    processor.update_state(update)
+    no, yes = [[NO] * SLOTS], [[NO, YES, NO]]
+    assert step(processor, no, no, no, likeliest=END) == [END]  # the first chunk
+    processor.update_state(None)
+    assert step(processor, yes, yes, yes) == [1]  # the last
+    output.append(FULL_STOP)
+    processor.update_state(None)
+    assert step(processor, yes, yes, yes) == [FIRST + 1]
+    output.append(2)
+    processor.update_state(None)
+    step(processor, no, no, no)
+    output.append(FULL_STOP)
+    processor.update_state(None)
+    assert step(processor, no, no, yes) == [FIRST + 1]  # decided once, at the first sentence's end
+
+
 def test_what_is_pending_follows_its_request_through_the_batch() -> None:
     processor = gate()
     update, outputs = added(params(experts=ALL), params(experts=ALL))
@@ -220,7 +240,7 @@ def test_what_decided_is_kept_where_it_is_asked_for() -> None:
     CHANNEL.captures.clear()
     decide([params(experts=[FIRST, FIRST + 1], explain="k"), params(experts=ALL)], [[-1, 2, 9]] * 2)
     assert CHANNEL.captures.keys() == {"k"}
-    assert CHANNEL.take("k")[0].tolist() == [-1, 2, NEVER]
+    assert CHANNEL.take("k")[0].tolist() == [-1, 2, NEVER] * 2
 
 
 def test_a_later_hand_over_is_explained_and_other_tokens_are_not() -> None:
@@ -230,7 +250,7 @@ def test_a_later_hand_over_is_explained_and_other_tokens_are_not() -> None:
     assert conversation.after(FULL_STOP, turn=0.5) == FIRST + 1
     kept = CHANNEL.take("k")
     assert sorted(kept) == [0, 2]
-    assert kept[2].tolist() == [NO, 0.5, NO]
+    assert kept[2].tolist() == [NO, 3.0, NO, 0.5, 0.5, NO]
 
 
 def test_captures_are_bounded() -> None:

@@ -1,10 +1,12 @@
 """The head: rows, bytes and the file the meta worker takes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from router.head import QUESTIONS, UNUSED, Background, HeadRow, build_head, chances
+from router.head import QUESTIONS, UNUSED, Background, HeadRow, build_head, chances, later_chances
 
 
 def row(seed: int, hidden: int = 6) -> HeadRow:
@@ -65,20 +67,25 @@ def test_a_chosen_threshold_moves_what_is_asked_at_the_first_token() -> None:
 
 def test_at_the_start_experts_share_what_no_expert_leaves() -> None:
     scores = {"a": (row(0), -1.0), "b": (row(1), 0.0)}  # log-odds 0 and 1 with the margin of 1
-    found = chances(scores, "start")
+    found = chances(scores)
     assert found["a"] == pytest.approx(1 / (2 + np.e))
     assert found["b"] == pytest.approx(np.e / (2 + np.e))
 
 
 def test_later_each_expert_stands_alone() -> None:
-    assert chances({"a": (row(0), -2.0), "b": (row(1), 5e3)}, "pending") == {
-        "a": pytest.approx(0.5),
-        "b": pytest.approx(1.0),
-    }
+    scores = {"a": (row(0), -2.0, 9.0), "b": (row(1), 5e3, 5e3)}  # with margins of 2 and 0
+    assert later_chances(scores) == {"a": pytest.approx(0.5), "b": pytest.approx(1.0)}
+
+
+def test_a_hand_over_is_as_likely_as_the_less_likely_of_its_two_questions() -> None:
+    """Each with its own margin: 0.1 with a margin of 0 is less than 5 with one of 3."""
+    sure = replace(row(0), margin=np.array([0.0, 0.0, 3.0], np.float32))
+    assert later_chances({"a": (sure, 0.1, 5.0)}) == {"a": pytest.approx(0.525, abs=1e-3)}
+    assert later_chances({"a": (sure, 9.0, -3.0)}) == {"a": pytest.approx(0.5)}
 
 
 def test_an_expert_that_is_not_allowed_has_no_chance() -> None:
-    assert chances({"a": (row(0), float("-inf"))}, "start") == {"a": 0.0}
+    assert chances({"a": (row(0), float("-inf"))}) == {"a": 0.0}
 
 
 @pytest.mark.parametrize("kinds", [0, 3])

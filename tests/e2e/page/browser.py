@@ -73,7 +73,7 @@ class ChattingMeta(FakeMeta):
         body = await request.json()
         if body.get("stream"):
             if key := body.get("vllm_xargs", {}).get("trivium_explain"):
-                self.captures[key] = [LOG_ODDS, LOG_ODDS]
+                self.captures[key] = [np.tile(LOG_ODDS, 2)] * 2
             return await self.chat.chat(request)  # type: ignore[return-value]
         return await super()._chat(request)
 

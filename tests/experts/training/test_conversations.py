@@ -40,6 +40,8 @@ def test_a_text_may_hold_the_line_ends_of_unicode(tmp_path: Path) -> None:
         ('{"messages": [{"role": "user", "content": 3}]}', "the content is not text"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "line 2: no assistant turn"),
         (GOOD.replace('"b"', '" "'), "message 2: the assistant's turn is empty"),
+        (GOOD.replace('"b"', r'"\ud83d"'), "message 2: the content has half a character"),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', "begins with the assistant"),
     ],
 )
 def test_faults_are_named_with_their_line(

@@ -6,6 +6,8 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from experts.starter.tokenizer import build_tokenizer
 from experts.training.conversations import Conversation, DataError, Example, Turn
@@ -127,3 +129,30 @@ def test_rows_are_padded_on_the_right() -> None:
     short = len(rows[0].ids)
     assert batch["input_ids"][0, :short].tolist() == rows[0].ids.tolist()
     assert (batch["labels"][0, short:] == IGNORED).all()
+
+
+@pytest.mark.parametrize("kind", ["Prepend", "Metaspace"])
+def test_no_space_is_learned_that_a_tokenizer_puts_before_every_text(kind: str) -> None:
+    """Those of Llama 2 and Mistral: tokenized by itself, "Hi" would be " Hi"."""
+    letters = ["<s>", "</s>", "<u>", "▁", *"UuserAasitn:\nHi yo?", "Hi", "▁Hi"]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(letters))}
+    inner = Tokenizer(models.BPE(vocabulary, [("H", "i"), ("▁", "Hi")], unk_token="<u>"))
+    if kind == "Prepend":
+        inner.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<u>"
+    )
+    tokenizer.chat_template = (
+        "{%- for m in messages -%}{{ m.role + ':\n' + m.content + eos_token }}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{ 'assistant:\n' }}{%- endif -%}"
+    )
+    turns = (Turn("user", "yo?"), Turn("assistant", "Hi"))
+    row = encode_conversation(Conversation(turns * 2, "here"), tokenizer, "</s>")
+    hi = [vocabulary["Hi"], vocabulary["</s>"]]
+    assert [label for label in row.labels.tolist() if label != IGNORED] == hi * 2
+    row = encode_example(Example(turns[:1], "", "Hi"), tokenizer)
+    assert [label for label in row.labels.tolist() if label != IGNORED] == hi

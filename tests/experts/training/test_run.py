@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,6 +223,32 @@ def test_models_that_cannot_be_trained(llama: Path, data: Path, tmp_path: Path) 
     (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ExpertsError, match="holds no model that can be loaded"):
         run(cut, data, tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    "odd", [{"temperature": 0.9, "top_p": 0.6}, {"pad_token_id": -1}, {"early_stopping": True}]
+)
+def test_settings_of_generation_that_do_not_go_together_are_mended(
+    llama: Path, data: Path, tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    """transformers reads them, and refuses to write them: at the first save of a run."""
+    source = tmp_path / "source"
+    shutil.copytree(llama, source)
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, **odd}))
+    run(source, data, tmp_path / "out")
+    written = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert 1 in written["eos_token_id"]
+    assert written.get("temperature") == odd.get("temperature")
+
+
+def test_a_teacher_that_does_not_know_the_end_of_a_turn(
+    llama: Path, data: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(llama, source)
+    (source / "chat_template.jinja").unlink()
+    with pytest.raises(ExpertsError, match=r"no chat template.*take --tokenizer"):
+        run(source, data, tmp_path / "out", teacher=source)
 
 
 def test_too_little_memory_or_disk(
