@@ -200,9 +200,7 @@ def load_manifest(path: Path, may_read: MayRead = _any_file) -> Manifest:
         raise ManifestError(f"{file} cannot be read as YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ManifestError(f"{file}: a manifest is a mapping with name, description, worker, …")
-    return parse_manifest(
-        raw, base=file.parent.resolve(), source=str(file), may_read=may_read
-    )
+    return parse_manifest(raw, base=file.parent.resolve(), source=str(file), may_read=may_read)
 
 
 def parse_manifest(
@@ -248,8 +246,8 @@ def _check_keys(found: dict[str, Any], known: Collection[str], inside: str = "")
     """Raise ManifestError for a key that is not `known`."""
     for key in map(str, found):
         if key not in known:
-            (like,) = get_close_matches(key, known, n=1) or [None]
-            meant = f"did you mean {like!r}? " if like else ""
+            like = get_close_matches(key, known, n=1)
+            meant = f"did you mean {like[0]!r}? " if like else ""
             names = ", ".join(name for name in known if name != "kind")
             message = f"{inside}{key}: there is no such key; {meant}there are {names}"
             raise ManifestError(message, f"{inside}{key}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -188,8 +189,9 @@ class _Export(TrainerCallback):  # type: ignore[misc]
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    module = sys.modules["__main__"].__spec__
     parser = argparse.ArgumentParser(
-        prog=f"python -m experts.starter.{name}.train", description=description
+        prog=f"python -m {module.name}" if module else None, description=description
     )
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int, help="length of the run in optimizer steps")

@@ -64,7 +64,8 @@ def ensure_end_of_turn(tokenizer: Any) -> str:
 def encode_conversation(conversation: Conversation, tokenizer: Any, end: str) -> Row:
     """Every assistant turn and the end-of-turn token `end` after it are learned.
 
-    A prompt's tokens are those that it has by itself, as at a server. Raises DataError with the conversation's source.
+    A prompt's tokens are those that it has by itself, as at a server. Raises DataError with the
+    conversation's source.
     """
     turns, source = conversation.turns, conversation.source
     if any(end in turn.content for turn in turns):
@@ -125,7 +126,8 @@ def _row(parts: Sequence[tuple[str, bool]], tokenizer: Any) -> Row:
     kind put a space before every text."""
     ids: list[int] = []
     labels: list[int] = []
-    text, before = "", []
+    text = ""
+    before: list[int] = []
     for part, learned in parts:
         text += part
         whole = tokenizer(text, add_special_tokens=False)["input_ids"]

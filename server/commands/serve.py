@@ -20,6 +20,7 @@ from experts.registry import Registry, RegistryUnavailable
 from server.app import Watcher, create_app
 from server.commands.client import CommandError
 from server.commands.configuration import load_settings
+from server.edge.addresses import Addresses
 from server.edge.keys import KeysError, KeyStore
 from server.garbage import collect_seldom
 from server.processes.listening import family_of, public_config, shared_socket
@@ -29,7 +30,7 @@ from server.settings import Settings
 from server.workers.draining import DrainingServer
 from server.workers.registration import Progress
 from server.workers.vllm_command import this_machine
-from server.workers.worker import WorkerStatus
+from server.workers.worker import LOOPBACK, WorkerStatus
 
 NEEDED_MEMORY = 4_000_000_000
 """Bytes that the embedded default's two workers and the orchestrator need to start."""
@@ -44,6 +45,7 @@ def serve(options: dict[str, Any]) -> None:
     check_port(settings.host, settings.port)
     checkpoint = None
     if not settings.meta_bases:
+        check_networks(settings)
         check_engine()
         check_memory()
         checkpoint = prepare_meta(settings, console)
@@ -76,6 +78,15 @@ def check_port(host: str, port: int) -> None:
                 f"cannot listen on {host} port {port} ({error.strerror}); stop the program that"
                 " uses it, or choose another port with --port"
             ) from None
+
+
+def check_networks(settings: Settings) -> None:
+    """Raise CommandError if the workers that are started here would not be spoken to."""
+    if not Addresses(settings.worker_networks).permits(LOOPBACK):
+        raise CommandError(
+            f"TRIVIUM_WORKER_NETWORKS leaves out {LOOPBACK}, where the workers listen that are"
+            ' started here; add "127.0.0.0/8" to it'
+        )
 
 
 def check_database(settings: Settings) -> None:
@@ -116,11 +127,9 @@ def check_keys(settings: Settings) -> None:
 def check_engine() -> None:
     """Raise CommandError if vLLM is not installed."""
     if find_spec("vllm") is None:
-        extra = "gpu" if this_machine().gpu else "cpu"
         raise CommandError(
-            "vLLM is not installed, so no worker can be started here; run `make install` or"
-            f" `pip install -e '.[{extra}]'` in Trivium's checkout, or name a meta worker with"
-            " --meta-url"
+            "vLLM is not installed, so no worker can be started here; run `make install` in"
+            " Trivium's checkout, or name a meta worker with --meta-url"
         )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeVar
@@ -185,7 +186,7 @@ async def _rows(pack: Pack, contestants: Sequence[Contestant]) -> list[Row]:
     for contestant in contestants:
         texts = await _each(
             f"{pack.name}: {contestant.name}",
-            [_ask(contestant, question.messages) for question in questions],
+            [partial(_ask, contestant, question.messages) for question in questions],
         )
         right[contestant.name] = [
             pack.is_correct(text, question.answer)
@@ -202,7 +203,7 @@ async def _rows(pack: Pack, contestants: Sequence[Contestant]) -> list[Row]:
 
 async def _calls(session: aiohttp.ClientSession, questions: list[str]) -> Calls:
     """Asks the whole system and looks which experts wrote."""
-    work = [_writers(session, question) for question in questions]
+    work = [partial(_writers, session, question) for question in questions]
     writers = await _each("general questions", work)
     return Calls(
         len(questions),
@@ -210,15 +211,15 @@ async def _calls(session: aiohttp.ClientSession, questions: list[str]) -> Calls:
     )
 
 
-async def _each(label: str, work: Sequence[Awaitable[T]]) -> list[T]:
+async def _each(label: str, work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     """The results of `work` in order, `CONCURRENCY` at a time, with a progress bar."""
     free = asyncio.Semaphore(CONCURRENCY)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=len(work))
 
-        async def one(item: Awaitable[T]) -> T:
+        async def one(item: Callable[[], Awaitable[T]]) -> T:
             async with free:
-                result = await item
+                result = await item()
             progress.advance(task)
             return result
 

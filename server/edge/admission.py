@@ -21,22 +21,27 @@ HARMLESS = frozenset(
     {
         "--block-size",
         "--dtype",
+        "--enable-auto-tool-choice",
         "--enable-chunked-prefill",
         "--enable-prefix-caching",
         "--enforce-eager",
         "--gpu-memory-utilization",
         "--kv-cache-dtype",
+        "--kv-cache-memory-bytes",
         "--max-model-len",
         "--max-num-batched-tokens",
         "--max-num-seqs",
         "--no-enable-chunked-prefill",
         "--no-enable-prefix-caching",
         "--pipeline-parallel-size",
+        "--reasoning-parser",
         "--seed",
         "--tensor-parallel-size",
+        "--tool-call-parser",
     }
 )
-"""vLLM's arguments that only say how much and how fast. In full: argparse completes others."""
+"""vLLM's arguments that only say how much and how fast, and which of its own parsers reads calls.
+In full: argparse completes others."""
 
 
 class Admission:

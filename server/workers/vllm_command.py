@@ -144,7 +144,8 @@ def _command(
         argv += ["--enforce-eager", "--max-num-seqs", "64"]
         if not machine.bf16:
             argv += ["--dtype", "float32"]
-        env.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
+        if not any(arg.partition("=")[0] == "--kv-cache-memory-bytes" for arg in args):
+            env.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))  # the stronger one
         # vLLM compiles parts of sampling even so, at the first request that needs them: that
         # takes seconds and a C++ compiler, without which the engine dies.
         env.setdefault("TORCH_COMPILE_DISABLE", "1")

@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ import yaml
 from aiohttp import web
 from rich.console import Console
 
+from experts.kernels.dispatch import kernel
 from server.commands import chat, doctor, experts
 from server.commands.chat import Options
 from server.commands.client import CommandError
 from server.commands.configuration import load_settings
-from server.commands.serve import Printer, check_memory, check_port
+from server.commands.serve import Printer, check_memory, check_networks, check_port
 from server.settings import Settings, is_loopback
 from server.workers.worker import WorkerStatus
 from tests.fake_meta import FakeMeta
@@ -159,6 +161,40 @@ def test_a_list_that_is_not_json_is_refused_by_its_name(monkeypatch: pytest.Monk
     monkeypatch.setenv("TRIVIUM_META_URLS", "http://a,http://b")
     with pytest.raises(CommandError, match="TRIVIUM_META_URLS is not JSON"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TRIVIUM_PORT", "abc", "TRIVIUM_PORT: "),
+        ("TRIVIUM_MODEL_DIRS", '"/srv/models"', r"TRIVIUM_MODEL_DIRS: it is a list: '\[\"one"),
+        ("TRIVIUM_WORKER_NETWORKS", '["10.0.0.0/8", "x"]', r"TRIVIUM_WORKER_NETWORKS \(number 2\)"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(CommandError, match=message):
+        load_settings()
+
+
+def test_networks_without_the_workers_that_are_started_here_are_refused() -> None:
+    check_networks(Settings())
+    only = Settings(worker_networks=(ip_network("10.0.0.0/8"),))  # type: ignore[arg-type]
+    with pytest.raises(CommandError, match="leaves out 127"):
+        check_networks(only)
+
+
+def test_doctor_says_what_an_unknown_kernel_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRIVIUM_TERNARY_KERNEL", "foo")
+    kernel.cache_clear()
+    assert doctor.doctor(as_json=True) == 1
+    kernel.cache_clear()
+    found = {entry["what"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert "TRIVIUM_TERNARY_KERNEL=foo: this machine has" in found["ternary kernel"]["advice"]
 
 
 async def test_a_registration_is_followed_through_several_orchestrators(

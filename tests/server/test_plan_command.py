@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from experts.plan.quantities import PlanError
 from server.cli import app
-from server.commands.plan_flags import _last_wins
 
 GPUS = ["plan", "--gpu", "H100", "--count", "3", "--meta", "8B"]
 EXPERTS = ["--expert", "law=7B:ternary*4", "--expert", "code=34B"]
@@ -35,16 +34,20 @@ def test_a_plan_says_where_workers_stand_and_how_they_are_started() -> None:
     assert list(workers) == ["meta", "code", "bank-1"]
     assert workers["bank-1"]["experts"] == 4
     assert workers["code"]["devices"] == 2
-    command = shlex.split(plan["commands"]["bank-1"])
-    assert "--enable-lora" in command
-    assert command[command.index("--max-loras") + 1] == "4"
-    assert command[command.index("--max-num-seqs") + 1] == "8"
-    assert command.count("--gpu-memory-utilization") == 1
-    share = float(command[command.index("--gpu-memory-utilization") + 1])
+    lines = {name: shlex.split(line) for name, line in plan["commands"].items()}
+    assert list(lines) == ["meta", "code", "serve"]
+    assert lines["code"][-1 - len(plan["flags"]["code"]) :][0] == "--"
+    assert "FOLDER_OF_CODE" in lines["code"]
+    serve = dict(word.split("=", 1) for word in lines["serve"] if "=" in word)
+    assert serve["TRIVIUM_META_URL"] == "http://127.0.0.1:8101"
+    assert "TRIVIUM_PORT=8101" in lines["meta"]
+    bank = json.loads(serve["TRIVIUM_BANK_ARGS"])
+    assert bank == plan["flags"]["bank-1"]
+    assert bank[bank.index("--max-num-seqs") + 1] == "8"
+    share = float(bank[bank.index("--gpu-memory-utilization") + 1])
     needed = workers["bank-1"]["total"] / plan["memory"]
     assert needed <= share < needed + 0.011
-    on = ",".join(map(str, workers["bank-1"]["on"]))
-    assert f"CUDA_VISIBLE_DEVICES={on}" in command
+    assert serve["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, workers["bank-1"]["on"]))
     assert plan["flags"]["bank-1"][:2] == ["--max-model-len", "4096"]
 
 
@@ -58,11 +61,10 @@ def test_without_options_it_plans_what_ships_for_this_machine() -> None:
     plan = figures("plan", "--concurrency", "1", "--context", "512")
     assert plan["accelerator"] == "cpu"
     assert [worker["name"] for worker in plan["workers"]] == ["meta", "bank-1"]
-    command = shlex.split(plan["commands"]["bank-1"])
-    assert command[command.index("--model") + 1] == "CHECKPOINT_OF_BANK_1"
+    flags = plan["flags"]["bank-1"]
     cache = plan["workers"][1]["kv_cache"]
-    assert command[command.index("--kv-cache-memory-bytes") + 1] == str(cache)
-    assert not [word for word in command if word.startswith("VLLM_CPU_KVCACHE_SPACE")]
+    assert flags[flags.index("--kv-cache-memory-bytes") + 1] == str(cache)
+    assert "CUDA_VISIBLE_DEVICES" not in " ".join(plan["commands"].values())
 
 
 def test_tables_and_picture_of_a_plan(tmp_path: Path) -> None:
@@ -126,9 +128,3 @@ def test_replicas_can_be_fixed_and_traces_replayed(tmp_path: Path) -> None:
 def test_what_cannot_be_planned_is_said(arguments: list[str], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
-
-
-def test_of_arguments_given_twice_the_last_is_shown() -> None:
-    argv = ["-m", "api_server", "--a", "1", "--b", "--a", "2", "--load-format", "x"]
-    expected = ["-m", "api_server", "--b", "--a", "2", "--load-format", "x"]
-    assert _last_wins(argv) == expected

@@ -303,6 +303,9 @@ def test_commands_fit_the_machine(tmp_path: Path) -> None:
     assert "--enforce-eager" not in gpu.argv
     assert "trivium_endpoints" not in gpu.env["VLLM_PLUGINS"]
     assert command.env["TORCH_COMPILE_DISABLE"] == "1"
+    assert command.env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    sized = meta_command(tmp_path, 9, ["--kv-cache-memory-bytes", "5"], old_cpu)
+    assert "VLLM_CPU_KVCACHE_SPACE" not in sized.env  # it would win
     assert "TORCH_COMPILE_DISABLE" not in gpu.env
 
 
