@@ -151,8 +151,8 @@ class Registry:
             if slot not in taken:
                 return slot
         raise NoFreeSlot(
-            f"all {slots} expert slots are taken; remove an expert, or expand the meta LLM again"
-            " with more slots"
+            f"all {slots} expert slots are taken; remove an expert, or start the server with more"
+            " (TRIVIUM_SLOTS), which expands the meta LLM again"
         )
 
     def add(

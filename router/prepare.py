@@ -56,7 +56,10 @@ def prepare(cache: Path, source: Path | None, slots: int) -> Path:
                 if not (source / "config.json").exists():
                     _fetch_default(source)
     elif not source.is_dir():
-        raise PrepareError(f"there is no checkpoint folder at {source}")
+        raise PrepareError(
+            f"there is no checkpoint folder at {source}; a model on the hub is fetched first, with"
+            " `hf download NAME --local-dir FOLDER`"
+        )
     target = cache / f"{source.name}-experts{slots}-{fingerprint(source)}-{LAYOUT}"
     if not (target / "config.json").exists():
         with _alone(cache):
