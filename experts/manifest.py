@@ -34,6 +34,7 @@ def _encodable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_encodable)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 RESERVED_NAMES = frozenset({"meta", "auto", "trivium"})
+KEY_VARIABLE = r"^TRIVIUM_KEY_[A-Z0-9_]{1,64}$"
 MIN_EXAMPLES = 5
 MAX_REPLICAS = 16
 
@@ -117,8 +118,8 @@ class ManagedWorker(BaseModel):
 
 
 class ExternalWorker(BaseModel):
-    """A worker that runs elsewhere, such as `vllm serve`: an OpenAI-compatible server that takes no
-    key, and vLLM's `continue_final_message`, by which it goes on with what others began."""
+    """A worker that runs elsewhere, such as `vllm serve`: an OpenAI-compatible server that knows
+    vLLM's `continue_final_message`, by which it goes on with what others began."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -129,6 +130,9 @@ class ExternalWorker(BaseModel):
     """Instead of `url`: those of several servers that serve the same model."""
     model: str = Field(min_length=1)
     """The model's name at that server, or at all of them."""
+    api_key_env: Annotated[str, Field(pattern=KEY_VARIABLE)] | None = None
+    """Environment variable of the server in which their API key stands. Its name is marked as one,
+    so that no manifest can ask for another secret to be sent to where it says."""
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> ExternalWorker:
@@ -235,6 +239,8 @@ def _reason(fault: ErrorDetails) -> str:
             return "is missing"
         case "too_short", ("examples",):
             return f"give at least {MIN_EXAMPLES} queries, better 25"
+        case "string_pattern_mismatch", (*_, "api_key_env"):
+            return "such a variable is called TRIVIUM_KEY_ and a name in capitals"
         case "string_pattern_mismatch", _:
             return "a name is up to 63 of a-z, 0-9, _ and -, and begins with a letter or digit"
         case "extra_forbidden", _:

@@ -122,6 +122,8 @@ class FakeWorker:
         self.model = model
         self.counts = True
         """Whether it has vLLM's `/tokenize`."""
+        self.key: str | None = None
+        """The API key that it wants."""
         self.received: list[Received] = []
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -157,7 +159,7 @@ class FakeWorker:
 
     def application(self) -> web.Application:
         """The routes."""
-        app = web.Application()
+        app = web.Application(middlewares=[self._authorized])
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_post("/v1/completions", self.chat)
         app.router.add_get("/v1/models", self._models)
@@ -179,6 +181,13 @@ class FakeWorker:
             if connection.transport is not None:
                 connection.transport.abort()
         await self.stop()
+
+    @web.middleware
+    async def _authorized(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        answer: web.StreamResponse = await handler(request)
+        return answer
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": self.model, "max_model_len": 2048}]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,14 @@ class Endpoint:
     """Context length in that model's own tokens, where known."""
     asleep: bool = False
     """It stands for replicas that are there once somebody asks for one."""
+    key_env: str | None = None
+    """Environment variable with the API key that it wants; the key itself is kept nowhere."""
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that it wants, if it wants a key and there is one."""
+        key = os.environ.get(self.key_env, "").strip() if self.key_env else ""
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 @dataclass(frozen=True)

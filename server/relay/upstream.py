@@ -133,7 +133,7 @@ class Upstream:
             answer = await self._connections.post(
                 f"{endpoint.base_url}{path}",
                 _encoded(body),
-                {**HEADERS, **leg_headers.get({})},
+                {**HEADERS, **endpoint.authorization, **leg_headers.get({})},
                 connect=timeouts.connect,
                 silence=timeouts.first_token,
                 total=total,
@@ -156,7 +156,7 @@ class Upstream:
             answer = await self._connections.post(
                 url,
                 _encoded(body),
-                {**HEADERS, "Accept": "application/json"},
+                {**HEADERS, "Accept": "application/json", **endpoint.authorization},
                 connect=self._timeouts.connect,
                 silence=ASK_SECONDS,
                 total=ASK_SECONDS,

@@ -101,7 +101,7 @@ class LocalEngines:
         """The worker of one expert, or its workers in one."""
         if not isinstance(spec, ManagedSpec):
             workers = [
-                self._external(replica_name(name, number), base, spec.model, on_change)
+                self._external(replica_name(name, number), base, spec.model, on_change, spec)
                 for number, base in enumerate(spec.bases, 1)
             ]
             return workers[0] if len(workers) == 1 else Replicas(name, workers)
@@ -130,11 +130,17 @@ class LocalEngines:
         """Nothing: what is started here ends with the server."""
 
     def _external(
-        self, name: str, base_url: str, model: str, on_change: OnChange
+        self,
+        name: str,
+        base_url: str,
+        model: str,
+        on_change: OnChange,
+        spec: ExternalSpec | None = None,
     ) -> ExternalWorker:
-        """A server that runs elsewhere; `base_url` ends in `/v1`."""
+        """A server that runs elsewhere; `base_url` ends in `/v1`. `spec`: an expert's."""
         every = self._settings.probe_seconds
-        return ExternalWorker(name, base_url, model, self._session, on_change, every)
+        key_env = spec.api_key_env if spec else None
+        return ExternalWorker(name, base_url, model, self._session, on_change, every, key_env)
 
     def _replicas(
         self, model: str, command: Callable[[int], Command], count: int, on_change: OnChange

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from experts.manifest import KEY_VARIABLE
 
 PLUGINS = "trivium_router,trivium_experts"
 META_PLUGINS = f"{PLUGINS},trivium_endpoints"
@@ -133,7 +136,11 @@ def _command(
     argv = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
     argv += ["--model", str(checkpoint), "--served-model-name", name]
     argv += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
-    env = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in SECRETS and not re.match(KEY_VARIABLE, name)
+    }
     env |= {"VLLM_PLUGINS": plugins, "VLLM_NO_USAGE_STATS": "1", "PYTHONSAFEPATH": "1"}
     env["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # gate and bank are made for V1, which CPUs have anyway
     if Path(checkpoint).exists():

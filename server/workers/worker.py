@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -299,10 +299,12 @@ class ExternalWorker(Watched):
         session: aiohttp.ClientSession,
         on_change: OnChange,
         every: float = 5.0,
+        key_env: str | None = None,
     ) -> None:
-        """`base_url` ends in `/v1`; `every` is the pause between two questions (s)."""
+        """`base_url` ends in `/v1`; `every` is the pause between two questions (s); `key_env` the
+        environment variable with the API key that it wants."""
         super().__init__(name, on_change)
-        self._base_url, self._model = base_url, model
+        self._base_url, self._model, self._key_env = base_url, model, key_env
         self._session, self._every = session, every
 
     async def stop(self) -> None:
@@ -314,32 +316,43 @@ class ExternalWorker(Watched):
             if endpoint is not None:
                 self._set(WorkerStatus("live"), endpoint)
             else:
-                reason = f"{self._base_url} does not serve a model named {self._model!r}"
-                self._set(WorkerStatus("failed", reason))
+                self._set(WorkerStatus("failed", self._reason()))
             await asyncio.sleep(self._every)
 
+    def _reason(self) -> str:
+        if self._key_env and not os.environ.get(self._key_env):
+            return f"the server's environment has no {self._key_env}, which its manifest names"
+        reason = f"{self._base_url} does not serve a model named {self._model!r}"
+        return f"{reason}, or not with the key in {self._key_env}" if self._key_env else reason
+
     async def _probe(self) -> Endpoint | None:
+        asked = self._session, self._base_url, self._model, self._key_env
         try:
-            return await probe(self._session, self._base_url, self._model)
+            return await probe(*asked)
         except TimeoutError:  # one that is busy is asked once more
             with contextlib.suppress(TimeoutError):
-                return await probe(self._session, self._base_url, self._model)
+                return await probe(*asked)
         return None
 
 
-async def probe(session: aiohttp.ClientSession, base_url: str, model: str) -> Endpoint | None:
+async def probe(
+    session: aiohttp.ClientSession, base_url: str, model: str, key_env: str | None = None
+) -> Endpoint | None:
     """The endpoint of `model` at `base_url` (with `/v1`), or None if it is not served there.
     Raises TimeoutError."""
+    endpoint = Endpoint(base_url, model, key_env=key_env)
     try:
-        timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
         async with session.get(
-            f"{base_url}/models", timeout=timeout, allow_redirects=False
+            f"{base_url}/models",
+            timeout=aiohttp.ClientTimeout(total=PROBE_SECONDS),
+            allow_redirects=False,
+            headers=endpoint.authorization,
         ) as response:
             if response.status != 200:
                 return None
             entries = json.loads(await _small(response))["data"]
             found = next((entry for entry in entries if entry["id"] == model), None)
-            return Endpoint(base_url, model, _context(found)) if found else None
+            return replace(endpoint, max_model_len=_context(found)) if found else None
     except TimeoutError:
         raise
     except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError, RecursionError):

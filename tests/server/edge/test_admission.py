@@ -146,6 +146,7 @@ def test_no_worker_runs_a_checkpoints_code_or_opens_a_pickle(
 ) -> None:
     """vLLM takes the last of two arguments that contradict each other."""
     monkeypatch.setenv("TRIVIUM_API_KEY", "sk-trivium-x")
+    monkeypatch.setenv("TRIVIUM_KEY_POEMS", "sk-poems")
     machine = Machine(gpu=gpu, cores=2, bf16=True)
     hostile = ["--trust-remote-code", "--load-format", "pt"]
     commands = {
@@ -160,3 +161,4 @@ def test_no_worker_runs_a_checkpoints_code_or_opens_a_pickle(
             safe = ("--no-trust-remote-code", "--load-format", load_format)
             assert command.argv[-3:] == safe
             assert not vllm_command.SECRETS & command.env.keys()
+            assert "TRIVIUM_KEY_POEMS" not in command.env

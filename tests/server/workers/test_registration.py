@@ -127,6 +127,31 @@ async def test_a_registered_expert_is_live_and_told_apart(site: Site) -> None:
     assert expert.endpoints[0].model == "calc"
 
 
+async def test_an_expert_elsewhere_may_want_a_key(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The manifest names a variable of the server's environment; the key is kept nowhere."""
+    site.expert.key = "sk-poems"
+    assert "does not serve a model" in (await site.add()).text
+    manifest = site.manifest()
+    manifest["worker"]["api_key_env"] = "TRIVIUM_KEY_POEMS"
+    answer = await site.http.post("/v1/experts", json=manifest)
+    assert "environment has no TRIVIUM_KEY_POEMS" in answer.text
+    monkeypatch.setenv("TRIVIUM_KEY_POEMS", "sk-wrong")
+    assert "not with the key in" in (await site.http.post("/v1/experts", json=manifest)).text
+    monkeypatch.setenv("TRIVIUM_KEY_POEMS", "sk-poems")
+    answer = await site.http.post("/v1/experts", json=manifest)
+    assert answer.status_code == 201, answer.text
+    question = {"model": "trivium/sums", "messages": [{"role": "user", "content": "1+1"}]}
+    written = await site.http.post("/v1/chat/completions", json=question)
+    assert written.json()["choices"][0]["message"]["content"] == "42"
+    assert "sk-poems" not in answer.text + written.text + "".join(capfd.readouterr())
+    manifest["worker"]["api_key_env"] = "TRIVIUM_DATABASE_URL"
+    refused = await site.http.post("/v1/experts", json=manifest | {"name": "thief"})
+    assert refused.status_code == 400
+    assert "called TRIVIUM_KEY_" in refused.text
+
+
 async def test_two_experts_get_slots_of_their_own(site: Site) -> None:
     await site.add()
     first = site.meta.rows[:, 0].copy()
@@ -289,9 +314,9 @@ async def test_an_expert_with_replicas_needs_all_of_them_at_first(site: Site) ->
         ({"examples": ["one"]}, "examples", "examples"),
         ({"examples": [{"messages": []}] * 6}, "messages", "examples.0.messages"),
         ({"examples": 3}, "list of queries", "examples"),
-        ({"worker": {}}, "worker", "worker.managed.checkpoint"),
+        ({"worker": {}}, "worker", "worker.checkpoint"),
         ({"worker": "far"}, "checkpoint", "worker"),
-        ({"worker": {"url": "ftp://x", "model": "m"}}, "url", "worker.external.url"),
+        ({"worker": {"url": "ftp://x", "model": "m"}}, "url", "worker.url"),
         ({"colour": "red"}, "colour", "colour"),
     ],
 )
