@@ -123,12 +123,15 @@ def chat(
     as_json: Json = False,
 ) -> None:
     """Ask one question; or, without one, talk: /help there lists what it can."""
+    import io
     import sys
 
     from server.commands import chat as chat_command
 
     options = chat_command.Options(model, system, temperature, max_tokens, trace)
     if question is not None or not sys.stdin.isatty():
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
         text = sys.stdin.read() if question in (None, "-") else question
         ask = chat_command.chat_json if as_json else chat_command.chat
         ask(url, str(text).strip(), options)

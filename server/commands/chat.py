@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ MOST_CHANCES = 2
 """Experts whose probabilities a trace shows."""
 
 Message = dict[str, str]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Reply:
 
     text: str = ""
     segments: list[dict[str, Any]] = field(default_factory=list)
+    pieces: int = 0
+    """That have come; a piece counts as a token."""
+    finished: bool = False
 
 
 def chat(url: str, question: str, options: Options) -> None:
@@ -90,21 +96,24 @@ async def stream(
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            if await _receive(session, continued(body, reply.text), reply, show):
-                return
-        except (aiohttp.ClientError, OSError):
-            if not reply.text or attempt == ATTEMPTS:
+            await _receive(session, continued(body, reply), reply, show)
+        except (aiohttp.ClientError, ConnectionResetError):  # not that of the terminal
+            if not reply.finished and (not reply.text or attempt == ATTEMPTS):
                 raise
+        if reply.finished:
+            return
         await asyncio.sleep(PAUSE_SECONDS)
     raise CommandError("the answer was cut off; ask again")
 
 
-def continued(body: dict[str, Any], text: str) -> dict[str, Any]:
-    """The request for the rest of an answer of which `text` has come."""
-    if not text:
+def continued(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
+    """The request for the rest of an answer that has come as far as `reply`."""
+    if not reply.text:
         return body
-    begun = {"role": "assistant", "content": text}
+    begun = {"role": "assistant", "content": reply.text}
     more = {"continue_final_message": True, "add_generation_prompt": False}
+    if (most := body.get("max_tokens")) is not None:
+        more["max_tokens"] = max(1, most - reply.pieces)
     return {**body, "messages": [*body["messages"], begun], **more}
 
 
@@ -113,9 +122,8 @@ async def _receive(
     body: dict[str, Any],
     reply: Reply,
     show: Callable[[str], None],
-) -> bool:
-    """Whether the answer came to its end."""
-    finished, start = False, len(reply.text)
+) -> None:
+    start = len(reply.text)
     async with session.post("v1/chat/completions", json=body) as response:
         if response.status != 200:
             await checked(response)
@@ -125,11 +133,11 @@ async def _receive(
             for choice in chunk.get("choices", []):
                 piece = choice["delta"].get("content") or ""
                 reply.text += piece
+                reply.pieces += bool(piece)
                 show(piece)
-                finished |= choice.get("finish_reason") is not None
+                reply.finished |= choice.get("finish_reason") is not None
             if trace := chunk.get("trivium"):
                 reply.segments = [_moved(segment, start) for segment in trace["segments"]]
-    return finished
 
 
 def _moved(segment: dict[str, Any], start: int) -> dict[str, Any]:
@@ -138,9 +146,15 @@ def _moved(segment: dict[str, Any], start: int) -> dict[str, Any]:
 
 
 def write(text: str) -> None:
-    """Print without a line's end, at once."""
-    sys.stdout.write(text)
+    """Print without a line's end, at once; on a terminal without what steers it, for models write
+    what they like."""
+    sys.stdout.write(harmless(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def harmless(text: str) -> str:
+    """Without control characters but line ends and tabs."""
+    return _CONTROL.sub("", text)
 
 
 def print_trace(reply: Reply) -> None:
@@ -162,8 +176,8 @@ def print_trace(reply: Reply) -> None:
 def _row(text: str, segment: dict[str, Any]) -> tuple[str, ...]:
     outcome = segment["outcome"]
     if segment.get("error"):
-        outcome += f": {segment['error']}"
-    wrote = text[segment["start"] : segment["end"]].strip()
+        outcome += f": {harmless(segment['error'])}"
+    wrote = harmless(text[segment["start"] : segment["end"]].strip())
     return (
         segment["model"],
         str(segment["tokens"]),

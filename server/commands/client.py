@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import aiohttp
+from yarl import URL
 
 T = TypeVar("T")
 
@@ -21,13 +22,17 @@ class CommandError(Exception):
 
 def with_session(work: Callable[[aiohttp.ClientSession], Awaitable[T]], url: str) -> T:
     """Run `work` with a session whose requests are relative to `url`. Raises CommandError."""
-    if not url.startswith(("http://", "https://")):
+    try:
+        base = URL(url.rstrip("/") + "/")
+        good = base.scheme in ("http", "https") and bool(base.host) and base.port is not None
+    except ValueError:
+        good = False
+    if not good:
         raise CommandError(f"{url} is no address of a server; write it as http://HOST:PORT")
 
     async def run() -> T:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-        base, headers = url.rstrip("/") + "/", _headers()
-        async with aiohttp.ClientSession(base, timeout=timeout, headers=headers) as session:
+        async with aiohttp.ClientSession(base, timeout=timeout, headers=_headers()) as session:
             return await work(session)
 
     try:
@@ -37,6 +42,8 @@ def with_session(work: Callable[[aiohttp.ClientSession], Awaitable[T]], url: str
             f"no Trivium server answers at {url}; start one with `make serve` or `trivium serve`,"
             " or name another with --url"
         ) from None
+    except BrokenPipeError:  # who reads what is printed has enough
+        raise
     except (aiohttp.ClientError, OSError) as error:
         raise CommandError(f"the connection to {url} broke: {error}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -11,8 +12,10 @@ from urllib.parse import quote
 
 import aiohttp
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from experts.manifest import ManifestError, load_manifest
 from server.commands.client import CommandError, checked, with_session
@@ -74,7 +77,7 @@ def expert_table(views: list[dict[str, Any]]) -> None:
     for view in views:
         table.add_row(
             view["name"],
-            view["state"],
+            Text(view["state"]),  # a worker's last words may look like markup
             _text(view["bank"]),
             _text(view["slot"]),
             _text(view["examples"]),
@@ -153,20 +156,22 @@ async def _followed(
     """The view of an expert once its registration has ended.
 
     Where requests are spread over several orchestrators, the others do not know the expert (404)
-    until it is stored, and then nothing of the registration (null). Raises CommandError.
+    until it is stored, and then nothing of the registration (null). One that cannot be asked for a
+    moment is asked again: the registration goes on. Raises CommandError.
     """
     name, heard = view["name"], time.monotonic()
     while (view["registration"] or {}).get("state") == "running":
-        status.update(f"{name}: {view['registration']['step']}")
+        status.update(escape(f"{name}: {view['registration']['step']}"))
         await asyncio.sleep(POLL_SECONDS)
-        async with session.get(f"v1/experts/{quote(name, safe='')}") as response:
-            if response.status != 404:
-                view, heard = dict(await checked(response)), time.monotonic()
-            elif time.monotonic() - heard > UNHEARD_SECONDS:
-                raise CommandError(
-                    f"{name} is being registered, but no server says how far that is; look for it"
-                    " with `trivium experts list`"
-                )
+        with contextlib.suppress(aiohttp.ClientError):
+            async with session.get(f"v1/experts/{quote(name, safe='')}") as response:
+                if response.status not in (404, 429) and response.status < 500:
+                    view, heard = dict(await checked(response)), time.monotonic()
+        if time.monotonic() - heard > UNHEARD_SECONDS:
+            raise CommandError(
+                f"{name} is being registered, but no server says how far that is; look for it"
+                " with `trivium experts list`"
+            )
     return view
 
 

@@ -16,7 +16,7 @@ import aiohttp
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from server.commands.chat import Message, Options, Reply, print_trace, stream, write
@@ -141,15 +141,20 @@ class Completions(Completer):
 
 def converse(url: str, options: Options, history: Path) -> None:
     """Talk until the person leaves. `history` keeps what was typed. Raises CommandError."""
-    history.parent.mkdir(parents=True, exist_ok=True)
-    history.touch(mode=0o600)
+    try:
+        history.parent.mkdir(parents=True, exist_ok=True)
+        history.touch(mode=0o600)
+        remembered: History = FileHistory(str(history))
+    except OSError as error:
+        print(f"what you type is not remembered: {error}")
+        remembered = InMemoryHistory()
 
     async def work(session: aiohttp.ClientSession) -> None:
         repl = Repl(session, options)
         await repl.load_models()
         print(f"Talking to {options.model} at {url}. /help lists the commands.")
         prompt: PromptSession[str] = PromptSession(
-            history=FileHistory(str(history)),
+            history=remembered,
             completer=Completions(repl),
             key_bindings=_keys(),
             multiline=True,

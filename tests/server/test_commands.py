@@ -116,6 +116,62 @@ async def test_an_answer_whose_connection_breaks_goes_on(
     assert (last["continue_final_message"], last["add_generation_prompt"]) == (True, False)
 
 
+async def test_the_rest_of_an_answer_is_no_longer_than_it_may_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "PAUSE_SECONDS", 0.01)
+    words = ("Foxes", " are", " small", ".")
+    cut = says(*words, failure="cut", fail_after=2)
+    async with FakeWorker(in_turn(cut, continues(*words)), "trivium") as server:
+        url = server.endpoint.base_url.removesuffix("/v1")
+        await asyncio.to_thread(chat.chat, url, "What is a fox?", Options(max_tokens=9))
+        assert [body["max_tokens"] for body in server.bodies] == [9, 7]
+
+
+async def test_a_reader_that_has_enough_is_no_broken_connection(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `trivium chat … | head -1`."""
+
+    def closed(text: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(chat, "write", closed)
+    with pytest.raises(BrokenPipeError):
+        await asyncio.to_thread(chat.chat, world.url, "What is a fox?", Options())
+    assert len(world.meta.bodies) == 1
+
+
+def test_what_a_model_writes_does_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = "\x1b]0;owned\x07a\tb\r\n\x9b2Jé"
+    chat.write(written)
+    assert capsys.readouterr().out == written  # a file gets what the model wrote
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    chat.write(written)
+    assert capsys.readouterr().out == "]0;owneda\tb\n2Jé"
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "http://", "http://[::1", "http://localhost:8000x", "http://a:99999"]
+)
+def test_what_is_no_address_is_said(url: str) -> None:
+    with pytest.raises(CommandError, match="is no address of a server"):
+        chat.chat(url, "Hi", Options())
+
+
+def test_a_state_is_shown_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    view = dict.fromkeys(("bank", "slot", "examples", "accuracy"))
+    states = ["failed: [rank0]: no", "failed: [/models/poems] at [fe80::1]"]
+    experts.expert_table([{"name": "poems", "state": state, **view} for state in states])
+    printed = capsys.readouterr().out
+    assert all(state in printed for state in states)
+
+
 async def test_an_answer_that_stays_cut_off_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "PAUSE_SECONDS", 0.01)
     closes = says("Foxes", " are", failure="close", fail_after=1)

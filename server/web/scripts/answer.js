@@ -12,6 +12,7 @@ let views = 0;
 export class AnswerView {
   #answer;
   #regenerate;
+  #changeKey;
   #text = el("div.prose");
   #blocks = new Blocks(this.#text);
   #foot = el("div.answer-foot");
@@ -20,10 +21,11 @@ export class AnswerView {
   #frame = 0;
   #id = `trace-${(views += 1)}`;
 
-  /** `regenerate()` is called when the person wants another answer. */
-  constructor(answer, regenerate) {
+  /** `regenerate()` is called when the person wants another answer, `changeKey()` for another key. */
+  constructor(answer, regenerate, changeKey) {
     this.#answer = answer;
     this.#regenerate = regenerate;
+    this.#changeKey = changeKey;
     this.element = el("article.turn.answer", { "aria-label": "Answer" }, this.#text, this.#foot);
     if (answer.state === "streaming") this.#showText();
     else this.finish(false);
@@ -66,9 +68,13 @@ export class AnswerView {
   }
 
   #notices() {
-    const { state, error, finish, text } = this.#answer;
-    const again = () =>
-      el("button.text-button", { type: "button", "data-again": true, onclick: this.#regenerate }, "Try again");
+    const { state, error, refused, note, finish, text } = this.#answer;
+    const button = (name, onclick) => el("button.text-button", { type: "button", "data-again": true, onclick }, name);
+    const again = () => button("Try again", this.#regenerate);
+    if (note) return [el("p.notice.error", {}, `No other answer came. ${note}`, " ", again())];
+    if (state === "failed" && refused) {
+      return [el("p.notice.error", {}, error, " ", again(), " ", button("Use another key", this.#changeKey))];
+    }
     if (state === "failed") return [el("p.notice.error", {}, error, " ", again())];
     if (state === "stopped") return [el("p.notice", {}, text ? "Stopped." : "Stopped before the first word.")];
     if (finish === "length") {

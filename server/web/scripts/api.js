@@ -1,6 +1,7 @@
 // The orchestrator's API: the only module that sends requests.
 
 import { eventData } from "./sse.js";
+import { session } from "./storage.js";
 
 const KEY = "trivium.key";
 
@@ -27,15 +28,16 @@ export class Api {
   }
 
   /** The JSON that one request is answered with; null for an answer without. Raises ApiError. */
-  async json(path, { method = "GET", body, ask } = {}) {
-    const sent = body && { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-    const response = await this.#request(path, { method, ...sent }, ask);
+  async json(path, { method = "GET", body, ask, headers = {} } = {}) {
+    const sent = { method, headers: { ...headers } };
+    if (body) Object.assign(sent, { body: JSON.stringify(body) }).headers["Content-Type"] = "application/json";
+    const response = await this.#request(path, sent, ask);
     return response.status === 204 ? null : response.json();
   }
 
   /** Ask for another key than the present one; whether there is one now. */
   changeKey() {
-    return this.#newKey(sessionStorage.getItem(KEY));
+    return this.#newKey(session.getItem(KEY));
   }
 
   /** The chunks of a streamed answer. Raises ApiError; what an abort raises goes through. */
@@ -58,7 +60,7 @@ export class Api {
   /** One request; where the server wants a key, the person is asked and it is sent again. */
   async #request(path, options, ask = true) {
     for (;;) {
-      const key = sessionStorage.getItem(KEY);
+      const key = session.getItem(KEY);
       const response = await send(path, key, options);
       if (response.ok) return response;
       const error = await errorOf(response);
@@ -68,11 +70,11 @@ export class Api {
 
   /** Whether there is another key than `refused` now. Requests that need one at once ask once. */
   async #newKey(refused) {
-    const now = sessionStorage.getItem(KEY);
+    const now = session.getItem(KEY);
     if (now !== refused) return now !== null;
     this.#asking ??= this.#askKey(refused !== null).finally(() => (this.#asking = null));
     const key = await this.#asking;
-    if (key) sessionStorage.setItem(KEY, key);
+    if (key) session.setItem(KEY, key);
     return Boolean(key);
   }
 }
@@ -100,7 +102,8 @@ async function* received(body, signal) {
 
 async function errorOf(response) {
   const body = await response.json().catch(() => null);
-  return new ApiError(body?.error?.message ?? response.statusText, {
+  const message = body?.error?.message || response.statusText || `it answered with the status ${response.status}`;
+  return new ApiError(message, {
     status: response.status,
     code: body?.error?.code ?? null,
     param: body?.error?.param ?? null,

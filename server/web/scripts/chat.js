@@ -1,18 +1,33 @@
 // Owns the conversations: the only module that changes one. Views listen to its events:
 // "opened" (another conversation is shown), "turns" (turns came or went), "text" (an answer grew),
-// "list" (names or order changed), "busy" (an answer began or ended), "full" (nothing can be stored).
+// "list" (names or order changed), "busy" (an answer began or ended), "full" (nothing can be stored),
+// "stored" (all is stored again).
 
-import { ask, askAgain, askInstead, continued, newConversation, requestBody } from "./conversation.js";
+import {
+  SILENT_MS,
+  adopt,
+  ask,
+  askAgain,
+  askInstead,
+  continued,
+  isElsewhere,
+  keepAnswer,
+  newConversation,
+  requestBody,
+} from "./conversation.js";
 import { write } from "./writing.js";
 
 const SAVE_EVERY_MS = 1000;
+const SIGN_EVERY_MS = 2000; // while nothing comes: other tabs see that it is being written
 
 export class Chat extends EventTarget {
   #store;
   #api;
   #conversations;
   #running = new Map();
+  #unsaved = new Set();
   #saved = 0;
+  #look = 0;
 
   constructor(store, api) {
     super();
@@ -20,6 +35,7 @@ export class Chat extends EventTarget {
     this.#api = api;
     this.#conversations = store.all();
     this.current = newConversation(this.#conversations[0]?.settings);
+    this.#lookAgain();
   }
 
   /** Conversations that hold something, the latest first. */
@@ -27,9 +43,16 @@ export class Chat extends EventTarget {
     return this.#conversations;
   }
 
-  /** Whether an answer of this conversation is being written. */
+  /** Whether an answer of this conversation is being written, here or in another tab. */
   isBusy(id = this.current.id) {
-    return this.#running.has(id);
+    if (this.#running.has(id)) return true;
+    const conversation = this.#conversations.find((one) => one.id === id);
+    return Boolean(conversation && isElsewhere(conversation));
+  }
+
+  /** Ask for another key, then for the last answer again. */
+  async changeKey() {
+    if (await this.#api.changeKey()) this.regenerate();
   }
 
   // ------------------------------------------------------------ which conversation
@@ -61,6 +84,8 @@ export class Chat extends EventTarget {
     this.#running.get(id)?.abort();
     this.#conversations = this.#conversations.filter((conversation) => conversation.id !== id);
     this.#store.remove(id);
+    this.#unsaved.delete(id);
+    for (const one of this.#conversations) if (this.#unsaved.has(one.id)) this.#save(one);
     if (this.current.id === id) {
       this.current = newConversation(this.current.settings);
       this.#emit("opened");
@@ -68,18 +93,32 @@ export class Chat extends EventTarget {
     this.#emit("list");
   }
 
-  /** Read what another tab has stored; what is being written here stays as it is. */
+  /** Read what another tab has stored; what is being written here, or is not stored, stays as it is. */
   refresh() {
     const here = new Map(this.#conversations.map((one) => [one.id, one]));
-    const kept = (one) => this.isBusy(one.id) || same(one, here.get(one.id));
-    const stored = this.#store.all();
-    this.#conversations = stored.map((one) => (here.has(one.id) && kept(one) ? here.get(one.id) : one));
-    const open = this.#conversations.find(({ id }) => id === this.current.id);
-    if (open && open !== this.current) {
-      this.current = open;
-      this.#emit("turns");
+    const mine = ({ id }) => this.#running.has(id) || this.#unsaved.has(id);
+    const stored = this.#store.all().filter((one) => !mine(one));
+    const before = this.current;
+    const wasBusy = this.isBusy();
+    let change = null;
+    this.#conversations = [...this.#conversations.filter(mine), ...stored.map((one) => here.get(one.id) ?? one)];
+    for (const one of stored) {
+      const changed = here.has(one.id) ? adopt(here.get(one.id), one) : null;
+      if (one.id === before.id) change = changed;
     }
+    this.#conversations.sort((a, b) => b.updated - a.updated);
+    if (change?.turns) this.#emit("turns");
+    if (change?.grown) this.#emit("text", { answer: change.grown });
+    if (this.isBusy() !== wasBusy) this.#emit("busy", { answer: change?.grown });
     this.#emit("list");
+    this.#lookAgain();
+  }
+
+  /** Another tab that is closed says no more that it writes. */
+  #lookAgain() {
+    clearTimeout(this.#look);
+    const elsewhere = this.#conversations.some((one) => !this.#running.has(one.id) && isElsewhere(one));
+    if (elsewhere) this.#look = setTimeout(() => this.refresh(), SILENT_MS);
   }
 
   // ------------------------------------------------------------ questions and answers
@@ -92,7 +131,8 @@ export class Chat extends EventTarget {
 
   regenerate() {
     if (this.isBusy() || !this.current.turns.length) return;
-    this.#write(askAgain(this.current));
+    const last = this.current.turns.at(-1);
+    this.#write(askAgain(this.current), last.role === "assistant" && last.text ? last : null);
   }
 
   /** Ask `text` instead of the question at `index`; what followed it is dropped. */
@@ -116,13 +156,16 @@ export class Chat extends EventTarget {
   keep() {
     for (const [id, abort] of this.#running) {
       abort.abort(); // otherwise the connection's end would look like a fault
-      this.#save(this.#conversations.find((conversation) => conversation.id === id));
+      const conversation = this.#conversations.find((one) => one.id === id);
+      conversation.turns.at(-1).state = "stopped";
+      this.#save(conversation);
     }
   }
 
   // ------------------------------------------------------------ writing
 
-  async #write(answer) {
+  /** `before`: the answer that this one replaces, if it comes. */
+  async #write(answer, before = null) {
     const conversation = this.current;
     const abort = new AbortController();
     this.#running.set(conversation.id, abort);
@@ -136,10 +179,15 @@ export class Chat extends EventTarget {
     };
     const chunks = (signal, written, tokens) =>
       this.#api.stream(continued(body, written, tokens), signal);
+    const sign = setInterval(() => this.#save(conversation), SIGN_EVERY_MS);
     await write(answer, chunks, abort.signal, grew);
+    clearInterval(sign);
     this.#running.delete(conversation.id);
+    const instead = before && !answer.text && answer.state !== "done";
+    if (instead) keepAnswer(conversation, before, answer.error ?? null);
     if (this.#conversations.includes(conversation)) this.#save(conversation);
-    this.#emit("text", { answer });
+    if (instead) this.#emit("turns");
+    this.#emit("text", { answer: instead ? before : answer });
     this.#emit("busy", { answer });
   }
 
@@ -150,9 +198,12 @@ export class Chat extends EventTarget {
 
   #save(conversation) {
     this.#saved = Date.now();
+    if (this.#running.has(conversation.id)) conversation.written = this.#saved;
     try {
       this.#store.save(conversation);
+      if (this.#unsaved.delete(conversation.id) && !this.#unsaved.size) this.#emit("stored");
     } catch {
+      this.#unsaved.add(conversation.id);
       this.#emit("full");
     }
   }
@@ -160,8 +211,4 @@ export class Chat extends EventTarget {
   #emit(name, detail = {}) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
-}
-
-function same(one, other) {
-  return JSON.stringify(one) === JSON.stringify(other);
 }

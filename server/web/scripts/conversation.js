@@ -1,11 +1,13 @@
 // What a conversation is, and what may happen to it. Pure: no page, no network, no clock of its own.
 //
-// A conversation is { id, title, named, created, updated, settings, turns }; times are ms since 1970.
+// A conversation is { id, title, named, created, updated, written, settings, turns }; times are ms since
+// 1970, `written` that of the last sign of who writes an answer.
 // A turn is a question { role: "user", text } or an answer
 //   { role: "assistant", text, model, state, error, finish, segments, tokens, firstMs, totalMs }
-// whose `state` is "streaming", "done", "stopped" or "failed".
+// whose `state` is "streaming", "done", "stopped" or "failed"; `note` says why another did not replace it.
 
 export const AUTO = "trivium";
+export const SILENT_MS = 6000;
 const TITLE_LENGTH = 60;
 
 /** An empty conversation with the given settings. */
@@ -26,6 +28,12 @@ export function ask(conversation, text, now = Date.now()) {
   conversation.turns.push({ role: "user", text });
   if (!conversation.named) conversation.title = titleFrom(conversation);
   return expectAnswer(conversation, now);
+}
+
+/** Put back the answer that another one was to replace, which did not come, and why it did not. */
+export function keepAnswer(conversation, answer, why) {
+  conversation.turns.splice(-1, 1, answer);
+  answer.note = why;
 }
 
 /** Drop the last answer and expect another. Returns it. */
@@ -89,12 +97,39 @@ function addMessage(messages, role, content) {
   else messages.push({ role, content });
 }
 
-/** A stored conversation, mended: an answer that was being written when the page closed is over. */
-export function revived(conversation) {
+/** Whether another tab writes the last answer: it says so every second or two. */
+export function isElsewhere(conversation, now = Date.now()) {
+  return conversation.turns.at(-1)?.state === "streaming" && now - conversation.written < SILENT_MS;
+}
+
+/** A stored conversation, mended: an answer that nobody goes on writing is over. */
+export function revived(conversation, now = Date.now()) {
+  const last = isElsewhere(conversation, now) ? conversation.turns.at(-1) : null;
   for (const turn of conversation.turns) {
-    if (turn.state === "streaming") turn.state = "stopped";
+    if (turn.state === "streaming" && turn !== last) turn.state = "stopped";
+    delete turn.note;
   }
   return conversation;
+}
+
+/**
+ * Make `mine` what is `stored`, and keep the turns that stay what they are, so that their views do. An
+ * answer that is being written grows in place. Returns { turns: whether some came or went, grown: it }.
+ */
+export function adopt(mine, stored) {
+  const { turns } = mine;
+  let grown = null;
+  let same = 0;
+  for (; same < Math.min(turns.length, stored.turns.length); same++) {
+    const [one, other] = [turns[same], stored.turns[same]];
+    if (JSON.stringify({ ...one, note: undefined }) === JSON.stringify(other)) continue;
+    if (one.state !== "streaming" || same + 1 < stored.turns.length) break;
+    grown = Object.assign(one, other);
+  }
+  const moved = same < Math.max(turns.length, stored.turns.length);
+  turns.splice(same, turns.length, ...stored.turns.slice(same));
+  Object.assign(mine, stored, { turns });
+  return { turns: moved, grown };
 }
 
 /** The conversation as a JSON file's text. */

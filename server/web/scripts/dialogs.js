@@ -3,6 +3,8 @@
 import { byId, el } from "./dom.js";
 import { SHORTCUTS } from "./keys.js";
 
+const SENDABLE = /^[\x21-\x7e]*$/; // in a header
+
 /** Open a dialog; resolves to whether it was submitted (not cancelled, not left with Escape). */
 function answered(dialog) {
   const form = dialog.querySelector("form");
@@ -31,11 +33,16 @@ export function confirmed(title, text) {
 /** Ask for the server's key; null if none is given. `refused`: the one sent was not accepted. */
 export async function askKey(refused) {
   const box = byId("key-value");
-  box.value = "";
-  byId("key-text").textContent = refused
+  let text = refused
     ? "It did not accept the key that was sent. Check it and enter it again."
     : "Whoever runs the server can give you one.";
-  return (await answered(byId("key"))) ? box.value.trim() || null : null;
+  for (;;) {
+    box.value = "";
+    byId("key-text").textContent = text;
+    const key = (await answered(byId("key"))) ? box.value.trim() : "";
+    if (SENDABLE.test(key)) return key || null;
+    text = "This is not a whole key: there is a character in it that no key has. Copy it again.";
+  }
 }
 
 export function showShortcuts() {

@@ -45,6 +45,6 @@ function wait(error) {
 /** A message of the API with a capital and a full stop. */
 export function sentence(message) {
   const text = String(message).trim();
-  const whole = text[0]?.toUpperCase() + text.slice(1);
+  const whole = text.slice(0, 1).toUpperCase() + text.slice(1);
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }

@@ -8,12 +8,13 @@ import { byId } from "./dom.js";
 import { listen } from "./keys.js";
 import { Models } from "./models.js";
 import { Sidebar } from "./sidebar.js";
+import { lasting, local } from "./storage.js";
 import { Store } from "./store.js";
 import { themeSwitch } from "./theme_switch.js";
 import { Transcript } from "./transcript.js";
 
 const api = new Api(askKey);
-const chat = new Chat(new Store(localStorage), api);
+const chat = new Chat(new Store(local), api);
 chat.open(location.hash.slice(1));
 
 const transcript = new Transcript(chat);
@@ -49,6 +50,12 @@ chat.addEventListener("opened", nameInAddress);
 chat.addEventListener("turns", nameInAddress);
 
 addEventListener("pagehide", () => chat.keep());
-addEventListener("storage", () => chat.refresh());
+addEventListener("storage", ({ key }) => Store.keeps(key) && chat.refresh());
 chat.addEventListener("full", () => (byId("storage-full").hidden = false));
+chat.addEventListener("stored", () => (byId("storage-full").hidden = true));
+byId("storage-blocked").hidden = lasting;
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address names the conversation
+  byId("message").focus();
+});
 composer.focus();

@@ -48,8 +48,8 @@ export class Models {
   #show() {
     const wanted = this.#chat.current.settings.model;
     const ids = this.#ids.includes(wanted) ? this.#ids : [...this.#ids, wanted];
-    const shown = [...this.#picker.options].map((option) => option.value);
-    if (ids.join() !== shown.join()) {
+    const shown = [...this.#picker.options].map((option) => option.textContent);
+    if (ids.map((id) => this.#label(id)).join() !== shown.join()) {
       this.#picker.replaceChildren(...ids.map((id) => el("option", { value: id }, this.#label(id))));
     }
     this.#picker.value = wanted;
@@ -63,8 +63,10 @@ export class Models {
   }
 
   #suggest() {
-    const fitting = SUGGESTIONS.filter(([model]) => this.#ids.includes(model));
-    const buttons = fitting.slice(0, SHOWN_SUGGESTIONS).map(([, text]) =>
+    const fitting = SUGGESTIONS.filter(([model]) => this.#ids.includes(model)).slice(0, SHOWN_SUGGESTIONS);
+    const shown = [...byId("suggestions").children].map((item) => item.textContent);
+    if (fitting.map(([, text]) => text).join() === shown.join()) return; // one may have the focus
+    const buttons = fitting.map(([, text]) =>
       el("li", {}, el("button", { type: "button", onclick: () => this.#send(text) }, text)),
     );
     byId("suggestions").replaceChildren(...buttons);

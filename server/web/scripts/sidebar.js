@@ -30,9 +30,10 @@ export class Sidebar {
     byId("title").textContent = this.#chat.current.title;
     document.title = this.#chat.current.turns.length ? `${this.#chat.current.title} · Trivium` : "Trivium";
     if (this.#list.querySelector("input")) return; // a name is being typed
-    const focused = document.activeElement?.closest("[data-id]")?.dataset.id;
+    const row = document.activeElement?.closest("[data-id]");
+    const tool = row ? [...row.querySelectorAll("a, button")].indexOf(document.activeElement) : -1;
     this.#list.replaceChildren(...this.#chat.conversations.map((one) => this.#row(one)));
-    if (focused) this.#list.querySelector(`[data-id="${CSS.escape(focused)}"] a`)?.focus();
+    if (row) this.#rowOf(row.dataset.id)?.querySelectorAll("a, button")[tool]?.focus();
   }
 
   #row(conversation) {
@@ -76,9 +77,18 @@ export class Sidebar {
     box.select();
   }
 
+  #rowOf(id) {
+    return this.#list.querySelector(`[data-id="${CSS.escape(id)}"]`);
+  }
+
   async #remove({ id, title }) {
     const text = "It is kept in this browser only and cannot be brought back.";
-    if (await confirmed(`Delete “${title}”?`, text)) this.#chat.remove(id);
+    if (!(await confirmed(`Delete “${title}”?`, text))) return;
+    const row = this.#rowOf(id);
+    const next = (row?.nextElementSibling ?? row?.previousElementSibling)?.dataset.id;
+    const shown = id === this.#chat.current.id; // then the message box has the focus
+    this.#chat.remove(id);
+    if (!shown && next) this.#rowOf(next)?.querySelector("a").focus();
   }
 }
 

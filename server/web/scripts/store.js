@@ -12,6 +12,11 @@ export class Store {
     this.#storage = storage;
   }
 
+  /** Whether a change of this key of the storage (null: of all) is one of a conversation. */
+  static keeps(key) {
+    return key === null || key.startsWith(PREFIX);
+  }
+
   /** Every conversation, the latest first. An entry that cannot be read is passed over. */
   all() {
     const keys = Object.keys(this.#storage).filter((key) => key.startsWith(PREFIX));

@@ -1,6 +1,7 @@
 // The button that goes through the themes: as the system, light, dark.
 
 import { icon } from "./dom.js";
+import { local } from "./storage.js";
 
 const KEY = "trivium.theme";
 const THEMES = ["system", "light", "dark"];
@@ -17,7 +18,7 @@ export function themeSwitch(button) {
   };
   button.addEventListener("click", () => {
     const next = THEMES[(THEMES.indexOf(root.dataset.theme ?? "system") + 1) % THEMES.length];
-    localStorage.setItem(KEY, next);
+    local.setItem(KEY, next);
     show(next);
   });
   show(root.dataset.theme ?? "system");

@@ -64,9 +64,13 @@ export class Transcript {
   }
 
   #viewOf(turn) {
-    if (turn.role === "assistant") return new AnswerView(turn, () => this.#chat.regenerate());
+    if (turn.role === "assistant") return this.#answerView(turn);
     const { turns } = this.#chat.current;
     return new QuestionView(turn, (text) => this.#chat.edit(turns.indexOf(turn), text));
+  }
+
+  #answerView(turn) {
+    return new AnswerView(turn, () => this.#chat.regenerate(), () => this.#chat.changeKey());
   }
 
   #grew(answer) {
@@ -83,8 +87,8 @@ export class Transcript {
 
   #ended(answer) {
     this.#markLast();
-    if (!answer || !this.#views.has(answer)) return;
-    this.#reader(answer).ended(answer);
+    if (!answer || answer.state === "streaming") return;
+    if (this.#views.has(answer) || answer.error) this.#reader(answer).ended(answer);
   }
 
   #reader(answer) {

@@ -4,6 +4,7 @@ import { explain } from "./explain.js";
 
 const ATTEMPTS = 5;
 const PAUSE_MS = 1000;
+const REFUSED = [401, 403]; // another key may help
 
 /**
  * Fill `answer` from `chunks(signal, written, tokens)` until the stream ends, fails or is aborted.
@@ -34,7 +35,7 @@ export async function write(answer, chunks, signal, onText, clock = () => perfor
     answer.state = "done";
   } catch (error) {
     answer.state = signal.aborted ? "stopped" : "failed";
-    if (!signal.aborted) answer.error = explain(error);
+    if (!signal.aborted) Object.assign(answer, { error: explain(error), refused: REFUSED.includes(error.status) });
   }
   answer.totalMs = clock() - began;
 }

@@ -116,14 +116,19 @@ export class AddDialog {
     byId("progress-title").focus();
     this.#tell("It goes on when this is closed.", false);
     this.#experts.refresh();
-    const error = await follow(this.#admin, expert, (steps) => watched() && showSteps(steps)).catch(told);
+    let unheard = false;
+    const error = await follow(this.#admin, expert, (steps) => watched() && showSteps(steps)).catch((failure) => {
+      unheard = true; // the registration itself may go on
+      return `${told(failure)} The list says how it ended.`;
+    });
     this.#experts.refresh();
-    if (watched()) this.#ended(name, error);
-    else if (error) this.#onFailed(name, sentence(error));
+    if (watched()) this.#ended(name, error, unheard);
+    else if (error && !unheard) this.#onFailed(name, sentence(error));
   }
 
-  #ended(name, error) {
-    byId("progress-title").textContent = error ? `${name} was not registered` : `${name} is live`;
+  #ended(name, error, unheard) {
+    const failed = unheard ? `Nothing more is heard of ${name}` : `${name} was not registered`;
+    byId("progress-title").textContent = error ? failed : `${name} is live`;
     this.#tell(error ? sentence(error) : `Clients reach it through trivium, and as trivium/${name}.`, Boolean(error));
     byId("add-again").hidden = !error;
     if (error) return;

@@ -24,13 +24,13 @@ export class Admin {
     return this.#api.json(`${EXPERTS}?wait=false`, { method: "POST", body: manifest });
   }
 
-  /** `changes`: { enabled, threshold }, what is left out stays. */
-  change(name, changes) {
-    return this.#api.json(pathOf(name), { method: "PATCH", body: changes });
+  /** `changes`: { enabled, threshold }, what is left out stays. Of this version of `expert` only. */
+  change(expert, changes) {
+    return this.#api.json(pathOf(expert.name), { method: "PATCH", body: changes, headers: only(expert) });
   }
 
-  remove(name) {
-    return this.#api.json(pathOf(name), { method: "DELETE" });
+  remove(expert) {
+    return this.#api.json(pathOf(expert.name), { method: "DELETE", headers: only(expert) });
   }
 
   /** { name: { before, after } }, each expert's accuracies. */
@@ -49,6 +49,10 @@ export class Admin {
     const answer = await this.#api.json("v1/chat/completions", { method: "POST", body });
     return { text: answer.choices[0].message.content ?? "", segments: answer.trivium.segments };
   }
+}
+
+function only({ version }) {
+  return version == null ? {} : { "If-Match": `"${version}"` };
 }
 
 function pathOf(name) {

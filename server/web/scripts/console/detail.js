@@ -15,11 +15,13 @@ export class ExpertDialog {
   #admin;
   #experts;
   #name = null;
+  #doing = Promise.resolve();
 
   constructor(admin, experts) {
     this.#admin = admin;
     this.#experts = experts;
     experts.addEventListener("changed", () => this.#dialog.open && this.#show());
+    experts.addEventListener("changed", () => this.#dialog.open && this.#follow());
     this.#dialog.addEventListener("click", (event) => {
       if (event.target === this.#dialog || event.target.closest("[data-close]")) this.#dialog.close();
     });
@@ -56,6 +58,11 @@ export class ExpertDialog {
     for (const id of ["enable", "remove", "threshold-fields"]) byId(id).disabled = !registered;
   }
 
+  /** Another person's threshold, unless this one is being set. */
+  #follow() {
+    if (!byId("threshold-fields").contains(document.activeElement)) this.#takeThreshold();
+  }
+
   #takeThreshold() {
     const { threshold } = this.#expert;
     byId("as-learned").checked = threshold == null;
@@ -71,33 +78,48 @@ export class ExpertDialog {
 
   async #setThreshold() {
     this.#showThreshold();
+    const name = this.#name;
     const threshold = byId("as-learned").checked ? null : Number(byId("threshold").value) / 100;
-    if (!(await this.#do(() => this.#admin.change(this.#name, { threshold })))) this.#takeThreshold();
+    const done = await this.#do((expert) => this.#admin.change(expert, { threshold }));
+    if (name !== this.#name || !this.#expert) return;
+    if (!done) this.#takeThreshold();
     else say(threshold === null ? "The threshold is as learned." : `The threshold is ${byId("threshold").value} %.`);
   }
 
   #enable() {
-    return this.#do(() => this.#admin.change(this.#name, { enabled: isOff(this.#expert) }), byId("enable"));
+    const enabled = isOff(this.#expert);
+    return this.#do((expert) => this.#admin.change(expert, { enabled }), byId("enable"));
   }
 
   async #remove() {
     const name = this.#name;
     const text = "It is called no more. Answers that it is writing are finished first, then its worker ends.";
     if (!(await confirmed(`Remove ${name}?`, text))) return;
-    if (!(await this.#do(() => this.#admin.remove(name), byId("remove")))) return;
-    this.#dialog.close();
+    if (!(await this.#do((expert) => this.#admin.remove(expert), byId("remove")))) return;
+    if (name === this.#name) this.#dialog.close();
     say(`${name} is removed.`);
   }
 
-  /** Whether the server did it; what it says against it is shown. */
-  async #do(action, button = null) {
+  /** Whether the server did it; what it says against it is shown. One after the other: each is of the
+   *  version that the one before made. */
+  #do(action, button = null) {
+    const name = this.#name;
+    const done = this.#doing.then(() => this.#carryOut(name, action, button));
+    this.#doing = done.catch(() => {});
+    return done;
+  }
+
+  async #carryOut(name, action, button) {
+    const expert = this.#experts.byName(name);
+    if (!expert) return false;
+    const tell = (error) => name === this.#name && show(byId("expert-error"), error);
     if (button) button.disabled = true;
     try {
-      await action();
-      show(byId("expert-error"), null);
+      await action(expert);
+      tell(null);
       return true;
     } catch (error) {
-      show(byId("expert-error"), error);
+      tell(error);
       return false;
     } finally {
       if (button) button.disabled = false;

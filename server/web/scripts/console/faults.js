@@ -2,7 +2,7 @@
 
 import { explain, sentence } from "../explain.js";
 
-const ITS_OWN = [400, 403, 404, 409, 413, 422];
+const ITS_OWN = [400, 403, 404, 409, 412, 413, 422];
 
 /** One or two sentences for an ApiError, or for any other exception. */
 export function told(error) {

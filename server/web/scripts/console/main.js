@@ -23,7 +23,9 @@ const api = new Api(askKey);
 const admin = new Admin(api);
 const experts = new Experts(admin);
 const detail = new ExpertDialog(admin, experts);
-const refit = new RefitDialog(admin, experts);
+const refit = new RefitDialog(admin, experts, (text, isError) =>
+  isError ? warn(`The refit failed: ${text}`, dismissal()) : say(`The refit has ended. ${text}`),
+);
 const add = new AddDialog(admin, experts, (name, reason) => warn(`${name} was not registered: ${reason}`, dismissal()));
 const table = new ExpertTable((name) => detail.open(name));
 const confusion = new Confusion();

@@ -8,10 +8,13 @@ export class RefitDialog {
   #dialog = byId("refit");
   #admin;
   #experts;
+  #onEnded;
 
-  constructor(admin, experts) {
+  /** `onEnded(text, isError)`: how it ended while nobody was watching. */
+  constructor(admin, experts, onEnded) {
     this.#admin = admin;
     this.#experts = experts;
+    this.#onEnded = onEnded;
     byId("start-refit").addEventListener("click", () => this.#refit());
     this.#dialog.addEventListener("click", (event) => {
       if (event.target === this.#dialog || event.target.closest("[data-close]")) this.#dialog.close();
@@ -19,7 +22,6 @@ export class RefitDialog {
   }
 
   open() {
-    if (!byId("start-refit").disabled) this.#tell("");
     this.#dialog.showModal();
   }
 
@@ -28,14 +30,19 @@ export class RefitDialog {
     this.#tell("Fitting. It goes on when this is closed.");
     try {
       const found = Object.entries(await this.#admin.refit());
-      this.#tell("Done: the new tokens are in use.");
+      this.#end("Done: the new tokens are in use.");
       showTable(found);
     } catch (error) {
-      this.#tell(told(error), true);
+      this.#end(told(error), true);
     } finally {
       byId("start-refit").disabled = false;
       this.#experts.refresh();
     }
+  }
+
+  #end(text, isError = false) {
+    this.#tell(text, isError);
+    if (!this.#dialog.open) this.#onEnded(text, isError);
   }
 
   #tell(text, isError = false) {

@@ -23,8 +23,10 @@ export async function follow(admin, expert, onStep) {
       expert = await admin.expert(expert.name);
       heard = Date.now();
     } catch (failure) {
-      // One that does not know it yet is not the one that carries it out: ask again, for a while.
-      if (failure.status !== 404 || Date.now() - heard > UNHEARD_MS) throw failure;
+      // One that does not know it yet is not the one that carries it out, and a server that cannot be
+      // asked for a moment goes on with it: ask again, for a while.
+      const passing = failure.code === "unreachable" || [404, 429].includes(failure.status) || failure.status >= 500;
+      if (!passing || Date.now() - heard > UNHEARD_MS) throw failure;
     }
   }
 }
