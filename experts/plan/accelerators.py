@@ -26,6 +26,8 @@ CPU_SHARED_BYTES = 221_000_000
 two at once."""
 
 TRIES = 60
+MOST_NUMBERS = 1 << 26
+"""Of 8 bytes, that the bandwidth is measured with."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,12 @@ TABLE = {
 }
 
 
-def accelerator(text: str) -> Accelerator:
+def accelerator(text: str, measure: bool = True) -> Accelerator:
     """The device of that name, "cpu" for this machine; "H100:64G" has another memory, in powers
-    of 1000. Raises PlanError."""
+    of 1000. `measure`: whether this machine's speed is wanted too. Raises PlanError."""
     name, _, memory = text.partition(":")
     if name.lower() == "cpu":
-        found = this_machine()
+        found = this_machine(measure)
     elif name.upper() in TABLE:
         found = TABLE[name.upper()]
     else:
@@ -93,14 +95,15 @@ def accelerator(text: str) -> Accelerator:
     return replace(found, memory=int(size * 1e9))
 
 
-def this_machine() -> Accelerator:
-    """The CPU here; bandwidth and arithmetic are measured now, in a moment, with NumPy."""
+def this_machine(measure: bool = True) -> Accelerator:
+    """The CPU here; bandwidth and arithmetic are measured now, in a moment, with NumPy, or not a
+    number."""
     bf16 = _has_bf16()
-    flops = _measured_flops()
+    flops = _measured_flops() if measure else float("nan")
     return Accelerator(
         name="cpu",
         memory=psutil.virtual_memory().total,
-        bandwidth=_measured_bandwidth(),
+        bandwidth=_measured_bandwidth() if measure else float("nan"),
         bf16=flops,
         int8=4 * flops,  # of float32's lanes, four hold a byte each
         source="measured on this machine",
@@ -122,8 +125,10 @@ def _has_bf16() -> bool:
 
 def _measured_bandwidth() -> float:
     """Bytes/s of reading an array larger than most caches, a thread for each core."""
-    threads = os.cpu_count() or 1
-    parts = np.array_split(np.ones((1 << 23) * threads, dtype=np.float64), threads)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = threads or 1
+    numbers = min((1 << 23) * threads, MOST_NUMBERS)
+    parts = np.array_split(np.ones(numbers, dtype=np.float64), threads)
     with ThreadPoolExecutor(threads) as pool:
         return sum(part.nbytes for part in parts) / _best(lambda: list(pool.map(np.max, parts)))
 

@@ -16,7 +16,7 @@ from experts.plan.models import DEFAULT_META, Model, parse_expert, parse_model
 from experts.plan.placement import Load
 from experts.plan.quantities import PlanError, show_count, show_gib
 from experts.plan.report import Plan, make_plan
-from server.commands.plan_flags import commands, flags
+from server.commands.plan_flags import commands, flags, remark
 from server.workers.starters import GROUP
 
 WIDEST = 200
@@ -63,6 +63,8 @@ def fit(options: Options, as_json: bool, picture: Path | None) -> None:
     )
     for line in lines.values():
         console.print(line, soft_wrap=True)
+    if (more := remark(placement)) is not None:
+        console.print(more, soft_wrap=True)
 
 
 def models(meta: str | None, experts: Sequence[str]) -> tuple[Model, list[Model]]:

@@ -21,8 +21,7 @@ def flags(worker: Worker, device: Accelerator, load: Load) -> list[str]:
     found += ["--max-num-seqs", str(load.concurrency)]
     if device.is_cpu:
         return [*found, "--kv-cache-memory-bytes", str(worker.needs.kv_cache)]
-    share = math.ceil(100 * worker.per_device / device.memory) / 100
-    found += ["--gpu-memory-utilization", f"{share:.2f}"]
+    found += ["--gpu-memory-utilization", f"{_share(worker, device):.4f}"]
     if worker.devices > 1:
         found += ["--tensor-parallel-size", str(worker.devices)]
     return found
@@ -46,10 +45,36 @@ def commands(placement: Placement, device: Accelerator, load: Load) -> dict[str,
         lines[worker.name] = _line(variables, [*words, "--", *flags(worker, device, load)])
     variables = {"TRIVIUM_META_URL": f"http://127.0.0.1:{FIRST_PORT}"}
     if banks:
-        arguments = json.dumps(flags(banks[0], device, load))
-        variables |= _devices(device, banks) | {"TRIVIUM_BANK_ARGS": arguments}
+        variables |= _devices(device, banks[:1])
+        variables["TRIVIUM_BANK_ARGS"] = json.dumps(_for_all(banks, device, load))
     lines["serve"] = _line(variables, ["trivium", "serve"])
     return lines
+
+
+def remark(placement: Placement) -> str | None:
+    """What of the plan no command carries out."""
+    places = {worker.on for worker in placement.workers if len(worker.models) > 1 and worker.on}
+    if len(places) < 2:
+        return None
+    return (
+        "The plan has banks on several GPUs, and `trivium serve` starts all of its own on one: give"
+        " each GPU a server of its own, or let Ray place the experts (deploy/ray)."
+    )
+
+
+def _for_all(banks: Sequence[Worker], device: Accelerator, load: Load) -> list[str]:
+    """One set of arguments for all banks: the shortest context, for longer ones are refused; the
+    most memory."""
+    shortest = min(banks, key=lambda bank: load.tokens(bank.model))
+    largest = max(banks, key=lambda bank: bank.per_device)
+    sized = flags(largest, device, load)
+    sized[1] = flags(shortest, device, load)[1]
+    return sized
+
+
+def _share(worker: Worker, device: Accelerator) -> float:
+    """Rounded up so little that workers which fit side by side still do."""
+    return math.ceil(10_000 * worker.per_device / device.memory) / 10_000
 
 
 def _devices(device: Accelerator, workers: Sequence[Worker]) -> dict[str, str]:

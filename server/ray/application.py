@@ -119,7 +119,11 @@ def build(arguments: Arguments) -> serve.Application:
     def orchestrator() -> FastAPI:
         return make_orchestrator(arguments)
 
-    directory = serve.deployment(name=NAME, ray_actor_options={"num_cpus": 0})(Directory).bind()
+    directory = (
+        serve.deployment(name=NAME, ray_actor_options={"num_cpus": 0})(Directory)
+        .options(version="1", _internal=True)  # kept when the application is deployed again
+        .bind()
+    )
     model = Model("meta", None, application=arguments.name, drain_seconds=settings.drain_seconds)
     meta = model_deployment(model, arguments.meta.scale, arguments.meta.share, defaults)
     wanted = arguments.orchestrators

@@ -1,6 +1,7 @@
 """The directory: which replicas answer where. Replicas announce themselves, orchestrators read it.
 
-It keeps nothing: started anew, it is complete again after ANNOUNCE_SECONDS.
+It keeps nothing: started anew, it is complete again after ANNOUNCE_SECONDS, and does not answer
+before.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ ANNOUNCE_SECONDS = 0.5
 """Pause between two announcements of a replica."""
 NOTICE_SECONDS = 2.5
 """After which every orchestrator has seen that a replica has left: they look every second."""
+NEW_SECONDS = 4 * ANNOUNCE_SECONDS
+"""For which a directory may not have heard of everybody."""
 FORGET_SECONDS = 5.0
 """A replica that has been silent for so long is gone, with its node."""
 
@@ -22,7 +25,7 @@ class Directory:
     """A Serve deployment of one replica."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self._clock, self._since = clock, clock()
         self._heard: dict[tuple[str, str], float] = {}
         """When each (model, base URL) was last announced."""
 
@@ -34,8 +37,10 @@ class Directory:
         """It takes no new requests."""
         self._heard.pop((model, url), None)
 
-    async def replicas(self) -> Mapping[str, tuple[str, ...]]:
-        """The base URLs of each model's replicas."""
+    async def replicas(self) -> Mapping[str, tuple[str, ...]] | None:
+        """The base URLs of each model's replicas; None while it does not know them all."""
+        if self._clock() - self._since < NEW_SECONDS:
+            return None
         oldest = self._clock() - FORGET_SECONDS
         self._heard = {key: heard for key, heard in self._heard.items() if heard >= oldest}
         found: dict[str, tuple[str, ...]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,8 @@ from server.workers.worker import (
 LOOK_SECONDS = 1.0
 """Pause between two looks at where replicas are."""
 DEPLOY_AGAIN_SECONDS = 5.0
+END_SECONDS = 30.0
+"""That a deployment under way may take, when the expert is to go."""
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class PlacedWorker:
         self.unwanted = True
         """Whether `stop` means that the expert is not to be there any more."""
         self.running = False
+        self._over = asyncio.Event()
 
     @property
     def status(self) -> WorkerStatus:
@@ -104,20 +108,28 @@ class PlacedWorker:
 
     async def stop(self) -> None:
         self.running = False
-        if self._deploying is not None:
+        self._over.set()
+        if self._deploying is not None:  # what is under way would come after the end
+            await asyncio.wait({self._deploying}, timeout=END_SECONDS)
             self._deploying.cancel()
-            await asyncio.gather(self._deploying, return_exceptions=True)
         await asyncio.gather(*(replica.stop() for replica in self._replicas.values()))
         self._replicas.clear()
-        if self.unwanted:
-            await self._cluster.delete(self.name)
-        self._tell(WorkerStatus("stopped"), ())
+        try:
+            if self.unwanted:
+                await self._cluster.delete(self.name)
+        except Exception as error:  # Ray's, of many kinds
+            log.warning("the expert %s may still be on the cluster: %s", self.name, error)
+        finally:
+            self._tell(WorkerStatus("stopped"), ())
 
     async def follow(self, placed: Placed) -> None:
         """Take in how the cluster has it now."""
         self._placed = placed
-        if not placed.deployed and self._deploying is not None and self._deploying.done():
-            self._deploying = asyncio.create_task(self._deploy())  # somebody else removed it
+        if self._deploying is not None and self._deploying.done():
+            if not placed.deployed:  # somebody else removed it
+                self._deploying = asyncio.create_task(self._deploy())
+            elif placed.reason:
+                self._deploying = asyncio.create_task(self._deploy(DEPLOY_AGAIN_SECONDS))
         for url in placed.urls:
             if url not in self._replicas:
                 self._number += 1
@@ -155,15 +167,22 @@ class PlacedWorker:
         self._changed.set()
         self._on_change(self)
 
-    async def _deploy(self) -> None:
-        while True:
+    async def _deploy(self, pause: float = 0.0) -> None:
+        """After `pause` seconds, and again until the cluster has taken it."""
+        await self._pause(pause)
+        while self.running:
             try:
                 await self._cluster.deploy(self.name, self._spec)
             except Exception as error:  # Ray's, of many kinds; it is tried again
                 log.warning("the expert %s cannot be deployed yet: %s", self.name, error)
-                await asyncio.sleep(DEPLOY_AGAIN_SECONDS)
+                await self._pause(DEPLOY_AGAIN_SECONDS)
             else:
                 return
+
+    async def _pause(self, seconds: float) -> None:
+        """Shorter where the expert is to go."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), seconds)
 
 
 class ClusterEngines:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import aiohttp
 import ray
@@ -25,6 +30,7 @@ REQUESTS = "requests"
 _QUEUES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 READ_SECONDS = 2.0
 IDLE_POLL = 0.5
+LOCK_POLL = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,41 @@ class Model:
         return expert_command(self.name, checkpoint, port, (*args, *self.args), this_machine())
 
 
+class NodeLock:
+    """Held by one process of this node at a time."""
+
+    def __init__(self, name: str) -> None:
+        self._path = Path(tempfile.gettempdir()) / f"trivium-{os.getuid()}-{name}.lock"
+        self._file: IO[bytes] | None = None
+
+    async def __aenter__(self) -> None:
+        file = self._path.open("ab")
+        try:
+            while not _taken(file):  # noqa: ASYNC110
+                await asyncio.sleep(LOCK_POLL)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._file is not None
+        self._file.close()
+
+
+def _taken(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _gpus() -> str:
+    """Those of this process, as a part of a file's name."""
+    return "gpu-" + re.sub(r"[^0-9A-Za-z]+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+
+
 class ModelServer:
     """A Serve deployment; ready once its vLLM answers, unhealthy once that stays away."""
 
@@ -71,8 +112,17 @@ class ModelServer:
             return model.command(self._settings, checkpoint, host, port)
 
         seconds = self._settings.worker_start_seconds
+        # vLLM takes all that changes on a GPU while it starts for its own doing.
+        starting = NodeLock(_gpus()) if this_machine().gpu else None
         self._worker = ManagedWorker(
-            model.name, command, self._session, log, seconds, self._changed, host=host
+            model.name,
+            command,
+            self._session,
+            log,
+            seconds,
+            self._changed,
+            host=host,
+            starting=starting,
         )
         self._announced: str | None = None
         self._known_requests = 0.0

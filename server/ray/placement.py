@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ray import serve
 from ray.serve.schema import ServeStatus
@@ -22,8 +24,13 @@ from server.ray.scaling import Scale, Share, needs
 
 REPORT_SECONDS = 5.0
 """How long the cluster may take to say how things are."""
+THREADS = 8
+"""For calls of Ray that block, and, while its controller is away, do so for long."""
 MANY = 1000
 """Calls of a replica at once: they only ask for its address."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ def _needs(model: Model, defaults: Defaults) -> Share:
     else:
         return Share()
     load = Load(defaults.context, defaults.concurrency)
-    return needs(shape, accelerator(defaults.device), load)
+    return needs(shape, accelerator(defaults.device, measure=False), load)
 
 
 class ServeCluster:
@@ -132,13 +139,20 @@ class ServeCluster:
         self._defaults, self._application = defaults, application
         self._directory = serve.get_deployment_handle(NAME, application)
         self._prefix = f"{application}-expert-"
+        self._threads = ThreadPoolExecutor(THREADS, "ray")
+        self._asked: asyncio.Future[ServeStatus] | None = None
 
     async def placed(self) -> Mapping[str, Placed]:
-        """Raises TimeoutError, and what Ray raises while its controller is away."""
+        """Raises TimeoutError, what Ray raises while its controller is away, and RuntimeError while
+        the directory does not know yet."""
+        if self._asked is None or self._asked.done():  # one at a time: it may block
+            self._asked = asyncio.ensure_future(self._blocking(serve.status))
         async with asyncio.timeout(REPORT_SECONDS):
             urls, status = await asyncio.gather(
-                self._directory.replicas.remote(), asyncio.to_thread(serve.status)
+                self._directory.replicas.remote(), asyncio.shield(self._asked)
             )
+        if urls is None:
+            raise RuntimeError("the directory has just been started")
         found = {"meta": Placed(urls.get("meta", ()), True)}
         for app in status.applications:
             name = app.removeprefix(self._prefix)
@@ -149,18 +163,28 @@ class ServeCluster:
     async def deploy(self, name: str, spec: ManagedSpec) -> None:
         model = model_of(name, spec, self._defaults, self._application)
         scale = scale_of(spec, self._defaults)
-        await asyncio.to_thread(self._run, name, model, scale)
+        await self._blocking(partial(self._run, name, model, scale))
 
     async def delete(self, name: str) -> None:
-        await asyncio.to_thread(serve.delete, self._prefix + name, _blocking=True)
+        await self._blocking(partial(serve.delete, self._prefix + name, _blocking=True))
 
     async def wake(self, name: str) -> None:
         handle = serve.get_deployment_handle(name, self._prefix + name)
         await handle.base_url.remote()
 
+    async def _blocking(self, call: Callable[[], T]) -> T:
+        """In threads of their own: the loop's few have the registry and the keys to read."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
     def _run(self, name: str, model: Model, scale: Scale) -> None:
+        """Does not wait for replicas, for which there may be no room: `placed` tells of them."""
         app = model_deployment(model, scale, self._defaults.share, self._defaults)
-        serve.run(app, name=self._prefix + name, route_prefix=None, blocking=False)
+        target = serve.RunTarget(app, self._prefix + name, route_prefix=None)
+        serve.run_many(
+            [target],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
 
 
 def _placed(status: ServeStatus, app: str, name: str, urls: tuple[str, ...]) -> Placed:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -171,7 +172,7 @@ class ManagedWorker(Watched):
         on_change: OnChange,
         model: str | None = None,
         host: str = LOOPBACK,
-        starting: asyncio.Lock | None = None,
+        starting: AbstractAsyncContextManager[Any] | None = None,
     ) -> None:
         """`command` gives the command for a port; `model` is the model's name there, by default
         the worker's; `host` is this machine's address on which it listens. Workers with the same

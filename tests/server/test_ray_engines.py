@@ -21,9 +21,9 @@ from experts.plan.placement import Load
 from experts.starter import arithmetic_folder
 from server.ray import engines
 from server.ray.application import Arguments
-from server.ray.directory import FORGET_SECONDS, Directory
+from server.ray.directory import FORGET_SECONDS, NEW_SECONDS, Directory
 from server.ray.engines import ClusterEngines
-from server.ray.model_server import REQUESTS, Model
+from server.ray.model_server import REQUESTS, Model, NodeLock
 from server.ray.placement import Defaults, Placed, model_deployment, scale_of
 from server.ray.scaling import Scale, Share, by_requests, needs
 from server.settings import Settings
@@ -200,15 +200,86 @@ async def test_meta_workers_come_and_go(calc: FakeWorker, tmp_path: Path) -> Non
 async def test_the_directory_forgets_who_is_silent() -> None:
     now = 0.0
     directory = Directory(lambda: now)
+    now = NEW_SECONDS
     await directory.announce("meta", "http://a")
     await directory.announce("meta", "http://b")
     await directory.announce("calc", "http://c")
     await directory.leave("meta", "http://b")
     assert await directory.replicas() == {"meta": ("http://a",), "calc": ("http://c",)}
-    now = FORGET_SECONDS - 1
+    now += FORGET_SECONDS - 1
     await directory.announce("calc", "http://c")
-    now = FORGET_SECONDS + 1
+    now += 2
     assert await directory.replicas() == {"calc": ("http://c",)}
+
+
+async def test_a_new_directory_does_not_say_that_there_is_nobody() -> None:
+    """Its predecessor was lost with its node, and the replicas are where they were."""
+    now = 100.0
+    directory = Directory(lambda: now)
+    await directory.announce("meta", "http://a")
+    assert await directory.replicas() is None
+    now += NEW_SECONDS
+    assert await directory.replicas() == {"meta": ("http://a",)}
+
+
+async def test_one_that_goes_while_it_is_deployed_is_gone(
+    calc: FakeWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeCluster()
+    cluster.urls["calc"] = base(calc)
+    slowly, deploy = asyncio.Event(), cluster.deploy
+
+    async def deploys_slowly(name: str, given: ManagedSpec) -> None:
+        await slowly.wait()
+        await deploy(name, given)
+
+    monkeypatch.setattr(cluster, "deploy", deploys_slowly)
+    async with running(cluster, tmp_path) as (made, _):
+        worker = made.expert("calc", spec(), lambda worker: None)
+        worker.start()
+        await asyncio.sleep(0.02)
+        stopping = asyncio.create_task(worker.stop())
+        await asyncio.sleep(0.05)
+        slowly.set()
+        await stopping
+    assert (cluster.deployed, cluster.deleted, cluster.models) == (["calc"], ["calc"], {})
+
+
+async def test_processes_of_a_node_have_its_lock_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    order: list[str] = []
+
+    async def second() -> None:
+        async with NodeLock("gpu-0"):
+            order.append("second")
+
+    async with NodeLock("gpu-0"), NodeLock("gpu-1"):
+        waiting = asyncio.create_task(second())
+        given_up = asyncio.create_task(second())
+        await asyncio.sleep(0.3)
+        given_up.cancel()
+        order.append("first")
+    await waiting
+    assert order == ["first", "second"]
+
+
+async def test_one_that_cannot_be_deleted_is_stopped_all_the_same(
+    calc: FakeWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(name: str) -> None:
+        raise TimeoutError
+
+    cluster = FakeCluster()
+    cluster.urls["calc"] = base(calc)
+    async with running(cluster, tmp_path) as (made, _):
+        worker = made.expert("calc", spec(), lambda worker: None)
+        worker.start()
+        await worker.ready()
+        monkeypatch.setattr(cluster, "delete", fails)
+        await worker.stop()
+        assert worker.status.state == "stopped"
 
 
 @pytest.mark.parametrize(
