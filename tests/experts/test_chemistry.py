@@ -313,6 +313,8 @@ def test_too_much_is_no_problem() -> None:
         ("oxygen is +2.", "-2", False),
         ("The symbol of iron is Fe.", "Fe", True),
         ("The symbol is **Fe**", "Fe", True),
+        ("196.96657 g/mol", "196.967", True),
+        ("196.9612 g/mol", "196.967", False),
         ("The symbol of iron is F.", "Fe", False),
         ("The symbol of iron is fe.", "Fe", False),
         ("Na₂SO₄", "Na2SO4", True),

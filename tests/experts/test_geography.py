@@ -189,6 +189,7 @@ def test_every_sentence_is_judged_right_and_only_for_its_question(kind: Kind) ->
         ("the forint", "Hungarian forint; HUF", False),
         ("the Hungarian forint (HUX)", "Hungarian forint; HUF", False),
         ("HUF", "Hungarian forint; HUF", True),
+        ("The currency of the UK is the British pound (GBP).", "British pound; GBP", True),
         ("It is Niger.", "Nigeria", False),
         ("Hungary or Austria", "Hungary", False),
         ("Trinidad and Tobago: Port of Spain", "Trinidad and Tobago", True),

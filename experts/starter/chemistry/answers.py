@@ -21,7 +21,8 @@ _SPELLINGS = {"aluminium": "aluminum", "caesium": "cesium", "sulph": "sulf"}
 def is_correct(text: str, answer: str) -> bool:
     """Whether the last line of `text` says `answer`.
 
-    Numbers: equal, or rounded to fewer decimals but at least one; a plus may be left out. Charges:
+    Numbers: equal, rounded to fewer decimals but at least one, or with more decimals that round to
+    it; a plus may be left out. Charges:
     "2-" or "-2". Symbols, formulas and configurations: letter by letter, spaces apart. Names: in
     either spelling. "unknown": any honest sentence that there is no such thing.
     """
@@ -49,7 +50,9 @@ def _rounds_to(number: str, answer: str) -> bool:
     exponent, finest = given.as_tuple().exponent, wanted.as_tuple().exponent
     assert isinstance(exponent, int)
     assert isinstance(finest, int)
-    if not finest <= exponent <= -1:
+    if exponent < finest < 0:
+        given, wanted, exponent = wanted, given, finest
+    if not exponent <= -1:
         return False
     modes = (ROUND_HALF_EVEN, ROUND_HALF_UP)
     return any(wanted.quantize(Decimal(1).scaleb(exponent), mode) == given for mode in modes)

@@ -26,14 +26,15 @@ def is_correct(text: str, answer: str) -> bool:
     """Whether `text` ends in `answer`, whatever the words around it.
 
     The answer's form says what is looked for: a weekday, a date, yes or no, a week, a number of
-    days, a time, an offset or a cron expression; any other answer must stand in the text, up to
-    punctuation and capitals.
+    days, a time, an offset or a cron expression; with any other answer a sentence of the text must
+    end, up to punctuation and capitals.
     """
     for form, reader in _READERS.items():
         if re.fullmatch(form, answer):
             found = reader(text)
             return found is not None and found == reader(answer)
-    return _letters(answer) in _letters(text)
+    sentences = re.split(r"[.!?](?=\s|$)|\n", text)
+    return any(_letters(sentence).endswith(_letters(answer)) for sentence in sentences)
 
 
 def _weekday(text: str) -> str | None:

@@ -13,6 +13,8 @@ _DECLINES = re.compile(
     r"|(n't|\bnot) (exist|know|aware)|\bonly know\b|\b(unknown|fictional|invented|unsure)\b",
     re.I,
 )
+NO_CODES = frozenset({"ISO", "UK", "US", "USA", "UAE", "EU", "DRC", "DR"})
+"""Capitals that name something else in a sentence."""
 _CODE = re.compile(r"\b[A-Z]{2,3}\b")
 
 
@@ -59,7 +61,7 @@ def _wrong_codes(text: str, values: list[str]) -> bool:
     """Where codes are asked for: whether the text has others."""
     if not any(map(_CODE.fullmatch, values)):
         return False
-    return bool({*_CODE.findall(text)} - {"ISO", *_CODE.findall(" ".join(values))})
+    return bool({*_CODE.findall(text)} - NO_CODES - {*_CODE.findall(" ".join(values))})
 
 
 def _countries_in(text: str) -> set[str]:
