@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.e2e.page.browser import World, answers, ask, box, over, questions, stored
-from tests.fakes import continues, in_turn, says
+from tests.fakes import Reply, continues, in_turn, says
 from tests.server.conftest import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -63,6 +63,20 @@ async def test_regenerate_replaces_the_last_answer(world: World, page: Page) -> 
     await expect(answers(page)).to_have_count(1)
     await expect(answers(page)).to_contain_text("Second.")
     assert world.meta.bodies[0]["messages"] == world.meta.bodies[1]["messages"]
+
+
+async def test_an_answer_that_no_other_replaces_stays(world: World, page: Page) -> None:
+    refused = Reply(status=429, error={"error": {"message": "too much", "code": 429}})
+    world.meta.behave = in_turn(says("First."), lambda body: refused, says("Third."))
+    answer = await ask(page, "Say something")
+    await answer.get_by_role("button", name="Answer again").click()
+    await expect(answers(page)).to_contain_text("First.")
+    await expect(answers(page)).to_contain_text("No other answer came.")
+    [conversation] = await stored(page)
+    assert conversation["turns"][1]["text"] == "First."
+    await answers(page).get_by_role("button", name="Try again").click()
+    await expect(answers(page)).to_contain_text("Third.")
+    await expect(answers(page)).not_to_contain_text("No other answer came.")
 
 
 async def test_edit_and_resend_drops_what_followed(world: World, page: Page) -> None:
@@ -200,6 +214,65 @@ async def test_two_tabs_show_and_keep_the_same_conversation(world: World, page: 
     texts = [turn["text"] for turn in conversation["turns"]]
     assert texts == ["first", "One.", "second", "Two.", "third", "Three."]
     await other.close()
+
+
+async def test_a_tab_shows_what_another_writes_and_waits_for_it(world: World, page: Page) -> None:
+    world.meta.behave = says(*(f"word{n} " for n in range(60)), delay=0.1)
+    await box(page).fill("Go on")
+    await box(page).press("Enter")
+    await expect(answers(page)).to_contain_text("word1")
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    await expect(answers(other)).to_contain_text("word9")
+    await answers(other).evaluate("node => node.marked = true")
+    await box(other).fill("Me too")
+    await box(other).press("Enter")
+    await expect(box(other)).to_have_value("Me too"), "it was sent while the other tab writes"
+    await over(answers(page))
+    await over(answers(other))
+    await expect(answers(other)).to_contain_text("word59")
+    assert await answers(other).evaluate("node => node.marked"), "the answer was drawn anew"
+    world.meta.behave = says("Fine.")
+    await box(other).press("Enter")
+    await expect(answers(other).last).to_contain_text("Fine.")
+    await expect(answers(page).last).to_contain_text("Fine.")
+    await other.close()
+
+
+async def test_the_page_works_where_site_data_is_blocked(world: World) -> None:
+    """As with "block all cookies": the storages themselves cannot be touched."""
+    blocked = """
+    for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(
+      window, name, { get() { throw new DOMException("blocked", "SecurityError"); } });
+    """
+    context = await world.browser.new_context()
+    await context.add_init_script(blocked)
+    page = await context.new_page()
+    await page.goto(world.url)
+    await expect(page.get_by_text("The browser keeps nothing for this page")).to_be_visible()
+    await expect(await ask(page, "Hi")).to_contain_text("Hello!")
+    await context.close()
+
+
+async def test_focus_stays_in_the_list_where_a_chat_is_deleted(world: World, page: Page) -> None:
+    for text in ("One", "Two", "Three"):
+        await page.get_by_role("button", name="New chat").first.click()
+        await ask(page, text)
+    await page.locator("#conversations li").filter(has_text="Two").hover()
+    await page.get_by_role("button", name="Delete “Two”").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(page.get_by_role("link", name="One")).to_be_focused()
+
+
+async def test_the_skip_link_leaves_the_conversation_in_the_address(
+    world: World, page: Page
+) -> None:
+    await ask(page, "Hi")
+    url = page.url
+    await page.locator(".skip").focus()
+    await page.keyboard.press("Enter")
+    await expect(box(page)).to_be_focused()
+    assert page.url == url
 
 
 async def test_an_input_methods_enter_sends_nothing(world: World, page: Page) -> None:
