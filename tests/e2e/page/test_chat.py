@@ -249,7 +249,8 @@ async def test_the_page_works_where_site_data_is_blocked(world: World) -> None:
     await context.add_init_script(blocked)
     page = await context.new_page()
     await page.goto(world.url)
-    await expect(page.get_by_text("The browser keeps nothing for this page")).to_be_visible()
+    notice = page.get_by_text("The browser keeps nothing for this page")
+    await expect(notice).to_be_visible(timeout=20_000)  # a profile without any cache
     await expect(await ask(page, "Hi")).to_contain_text("Hello!")
     await context.close()
 
