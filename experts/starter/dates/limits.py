@@ -63,6 +63,33 @@ HOLIDAY_FORMS = (
     "When is {holiday} {year}?", "what date is {holiday} in {year}", "On which day does {holiday}"
     " fall in {year}?", "{holiday} {year}?", "date of {holiday} {year}",
 )  # fmt: skip
+STARTS: tuple[str, ...] = (
+    *"bdfghjklmnprstvwz",
+    "br",
+    "ch",
+    "dr",
+    "gr",
+    "kh",
+    "pl",
+    "sh",
+    "st",
+    "th",
+    "tr",
+)
+ENDS: tuple[str, ...] = (
+    *"klmnrst",
+    "ville",
+    "burg",
+    "ton",
+    "abad",
+    "grad",
+    "stad",
+    "ia",
+    "land",
+    "port",
+    "polis",
+)
+"""Of made-up places."""
 ONE_DATE = ("weekday", "day of the year", "ISO week")
 """Their requests are these words with "of" and the date."""
 
@@ -185,14 +212,33 @@ def _ambiguous_zone(random: Random) -> tuple[str, str]:
 
 
 def _unknown_place(random: Random) -> tuple[str, str]:
-    """A name made of the halves of two places."""
+    """A name made of the halves of two places, of one place and other letters, or of syllables."""
     places = [name for name in (*fixed_zones(), *varying_places()) if not name.isupper()]
     while True:
-        first, second = (random.choice(places).split()[0] for _ in range(2))
-        name = first[: len(first) // 2 + 1] + second[len(second) // 2 :].lower()
+        made_up = random.choice((_of_halves, _of_halves, _of_letters, _of_syllables))
+        name = made_up(places, random)
         if name not in places and len(name) > 3:
             answer = f"I do not know the time zone of {name}."
             return _ask_zone(name, f"{name} is unknown", answer, random)
+
+
+def _of_halves(places: list[str], random: Random) -> str:
+    first, second = (random.choice(places).split()[0] for _ in range(2))
+    return first[: len(first) // 2 + 1] + second[len(second) // 2 :].lower()
+
+
+def _of_letters(places: list[str], random: Random) -> str:
+    """A place with two letters replaced, not its first: one is a slip that anybody forgives."""
+    name = list(random.choice(places).split()[0])
+    for place in random.sample(range(1, len(name)), min(2, len(name) - 1)):
+        name[place] = random.choice("aeiou" if name[place] in "aeiou" else "bdfgklmnprstvz")
+    return "".join(name)
+
+
+def _of_syllables(_: list[str], random: Random) -> str:
+    pairs = (random.choice(STARTS) + random.choice("aeiou") for _ in range(random.randint(1, 3)))
+    name = "".join(pairs) + random.choice(ENDS)
+    return name.capitalize()
 
 
 def _ask_zone(name: str, found: str, answer: str, random: Random) -> tuple[str, str]:
@@ -261,10 +307,10 @@ _KINDS: dict[Callable[[Random], tuple[str, str]], float] = {
     _no_such_day: 0.12,
     _no_such_month: 0.05,
     _other_year: 0.14,
-    _ambiguous_date: 0.08,
+    _ambiguous_date: 0.1,
     _changing_clock: 0.18,
     _ambiguous_zone: 0.03,
-    _unknown_place: 0.11,
+    _unknown_place: 0.16,
     _too_far: 0.06,
     _too_long: 0.05,
     _other_cron: 0.13,

@@ -12,6 +12,8 @@ from experts.starter.dates.problems import MONTHS, Problem
 from experts.starter.shapes import Item
 from experts.starter.wording import disturb
 
+MOST_IN_WORDS = 13
+"""Numbers below this are written as words now and then."""
 FORMS: dict[str, tuple[str, ...]] = {
     "weekday": (
         "What day of the week is {day}?", "What weekday was {day}?", "what day is {day}",
@@ -200,7 +202,7 @@ def write_count(number: int, unit: str, random: Random) -> str:
     """ "10 days", "two weeks", "a month"."""
     if number == 1:
         return f"{random.choice(('1', 'one', 'an' if unit == 'hour' else 'a'))} {unit}"
-    word = UNITS[number] if number < len(UNITS) and random.random() < 0.4 else str(number)
+    word = UNITS[number] if number < MOST_IN_WORDS and random.random() < 0.4 else str(number)
     return f"{word} {unit}s"
 
 

@@ -108,16 +108,20 @@ def _by_months(start: date, count: int) -> tuple[date, list[str]]:
         f"{abs(count)}={years}×12+{rest}",
         f"{line} {back}={month:02d}" if more else line,
         f"{years}+{more}={passed}",
-        " ".join(f"{start.year + way * i}:{i}" for i in range(passed + 1)),
+        *(_move_year(start.year, way * passed) if passed else ()),
     ]
     return _to_existing_day(start.year + way * passed, month, start.day, steps)
 
 
 def _by_years(start: date, count: int) -> tuple[date, list[str]]:
-    """The year's number, by the arithmetic expert's sum or difference."""
-    year, other = Number(start.year), Number(abs(count))
-    total = add(year, other) if count > 0 else subtract(year, other)
-    return _to_existing_day(start.year + count, start.month, start.day, list(total.inner))
+    steps = list(_move_year(start.year, count))
+    return _to_existing_day(start.year + count, start.month, start.day, steps)
+
+
+def _move_year(year: int, count: int) -> tuple[str, ...]:
+    """The year `count` years after `year`, by the arithmetic expert's sum or difference."""
+    moved = subtract if count < 0 else add
+    return moved(Number(year), Number(abs(count))).inner
 
 
 def _to_existing_day(year: int, month: int, day: int, steps: list[str]) -> tuple[date, list[str]]:
