@@ -33,6 +33,9 @@ NEAR_MISS_RATE = 0.04
 """Share of the data's own general queries, near misses of experts, that may be routed."""
 BACKGROUND_WORTH = 8.0
 """How much all kinds of "no expert" together weigh in the fit, where an expert weighs 1."""
+LEAST = -1.1
+"""Log-odds against "none" that a winner has at least, a probability of a quarter: below, the count
+of mistakes on few examples favours experts that take what is hardly or only partly theirs."""
 ENOUGH_NEAR_MISSES = 50
 """With as many of them the data says itself what is general; a shipped query may well belong to
 one of its experts."""
@@ -298,6 +301,7 @@ def _threshold(
     floor = float(np.quantile(best[none], 1 - near_miss_rate)) if none.any() else -np.inf
     if len(general) and none.sum() < ENOUGH_NEAR_MISSES:
         floor = max(floor, float(np.quantile(general.max(axis=1), 1 - shipped_rate)))
+    floor = max(floor, LEAST)
     candidates = np.concatenate([[floor], best[best > floor]])
     kept = np.searchsorted(np.sort(best[none]), candidates, "right")
     lost = np.searchsorted(np.sort(best[~none & right]), candidates, "right")

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from router.head import Background, Floats
-from router.joint import JointFit, Training, decisions, fit_joint, probabilities
+from router.joint import (
+    LEAST,
+    JointFit,
+    Training,
+    _threshold,
+    decisions,
+    fit_joint,
+    probabilities,
+)
 from router.solver import Labels
 
 SIZE, EXPERTS = 48, 3
@@ -124,3 +132,11 @@ def test_no_expert_of_many_kinds_is_told_apart_better() -> None:
         right = decisions(fit.scores(mine)) == 1 + np.arange(900) % EXPERTS
         recall[count] = right.mean()
     assert recall[12] > recall[1] + 0.01
+
+
+def test_a_winner_is_never_nearly_nobody() -> None:
+    """On few examples a threshold far below would make the fewest mistakes."""
+    scores = np.array([[-4.0, -6.0], [-3.0, -6.0], [-5.0, -4.0], [-9.0, -9.0]], np.float32)
+    labels = np.array([1, 1, 2, 0])
+    general = np.full((50, 2), -9.0, np.float32)
+    assert _threshold(scores, general, labels, 0.02, 0.04) == LEAST
