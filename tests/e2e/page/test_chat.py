@@ -245,6 +245,7 @@ async def test_the_page_works_where_site_data_is_blocked(world: World) -> None:
     for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(
       window, name, { get() { throw new DOMException("blocked", "SecurityError"); } });
     """
+    world.reset()
     context = await world.browser.new_context()
     await context.add_init_script(blocked)
     page = await context.new_page()
