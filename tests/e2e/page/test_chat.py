@@ -228,8 +228,9 @@ async def test_a_tab_shows_what_another_writes_and_waits_for_it(world: World, pa
     await box(other).fill("Me too")
     await box(other).press("Enter")
     await expect(box(other)).to_have_value("Me too"), "it was sent while the other tab writes"
-    await over(answers(page))
-    await over(answers(other))
+    for tab in (page, other):
+        whole = answers(tab).get_by_role("button", name="Copy answer")
+        await expect(whole).to_be_visible(timeout=20_000)
     await expect(answers(other)).to_contain_text("word59")
     assert await answers(other).evaluate("node => node.marked"), "the answer was drawn anew"
     world.meta.behave = says("Fine.")
