@@ -22,7 +22,7 @@ import yaml
 from openai import OpenAI
 
 from experts.starter import arithmetic_folder
-from server.commands.chat import Options, continued
+from server.commands.chat import Options, Reply, continued
 from server.workers.worker import free_port
 from tests.deploy.files import DEPLOY
 from tests.postgres import Server as Postgres
@@ -197,7 +197,7 @@ def stream(client: OpenAI, question: str, begun: threading.Barrier) -> tuple[str
 def rest_of(client: OpenAI, question: str, text: str) -> tuple[str, str]:
     """How an answer of which `text` has come ends, and the rest, as our own clients ask for it."""
     options = Options(max_tokens=TOKENS)
-    body = continued(options.body([{"role": "user", "content": question}]), text)
+    body = continued(options.body([{"role": "user", "content": question}]), Reply(text))
     fields = {name: body.pop(name) for name in ("continue_final_message", "add_generation_prompt")}
     answer: Any = client.chat.completions.create(**{**body, "stream": False}, extra_body=fields)
     return answer.choices[0].finish_reason, answer.choices[0].message.content
