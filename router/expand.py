@@ -77,13 +77,18 @@ def expand(source: Path, target: Path, slots: int = DEFAULT_SLOTS) -> Path:
     return target
 
 
-def _read_config(source: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ExpandError(f"{source} is not a checkpoint folder: it has no config.json") from None
-    except json.JSONDecodeError as error:
-        raise ExpandError(f"{source / 'config.json'} is not JSON: {error}") from None
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExpandError(f"{file} is not JSON: {error}") from None
+    return found
+
+
+def _read_config(source: Path) -> dict[str, Any]:
+    if not (source / "config.json").exists():
+        raise ExpandError(f"{source} is not a checkpoint folder: it has no config.json")
+    config = _read_json(source / "config.json")
     architecture = (config.get("architectures") or ["none"])[0]
     if architecture not in SUPPORTED:
         raise ExpandError(
@@ -174,7 +179,7 @@ def _end_of_turn_ids(source: Path, config: dict[str, Any]) -> list[int]:
     """What ends an answer by config.json or generation_config.json, as vLLM takes it."""
     found: dict[int, None] = {}
     file = source / "generation_config.json"
-    for said in (config, json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}):
+    for said in (config, _read_json(file) if file.exists() else {}):
         ids = said.get("eos_token_id")
         found |= dict.fromkeys([] if ids is None else ids if isinstance(ids, list) else [ids])
     return list(found)

@@ -101,6 +101,7 @@ def test_another_checkpoint_has_another_fingerprint(tmp_path: Path) -> None:
     [
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (lambda f: (f / "config.json").write_text("{"), "not JSON"),
+        (lambda f: (f / "generation_config.json").write_text("{"), "not JSON"),
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json"),
         (lambda f: [p.unlink() for p in f.glob("*.safetensors")], "no .safetensors"),
         (lambda f: (f / "model-1.safetensors").unlink(), "no tensor named model.embed_tokens"),
