@@ -1,7 +1,6 @@
 """The directory: which replicas answer where. Replicas announce themselves, orchestrators read it.
 
-It keeps nothing: started anew, it is complete again after ANNOUNCE_SECONDS, and does not answer
-before.
+It keeps nothing: started anew, it is complete again after NEW_SECONDS, and does not answer before.
 """
 
 from __future__ import annotations
@@ -13,10 +12,13 @@ ANNOUNCE_SECONDS = 0.5
 """Pause between two announcements of a replica."""
 NOTICE_SECONDS = 2.5
 """After which every orchestrator has seen that a replica has left: they look every second."""
-NEW_SECONDS = 4 * ANNOUNCE_SECONDS
-"""For which a directory may not have heard of everybody."""
-FORGET_SECONDS = 5.0
-"""A replica that has been silent for so long is gone, with its node."""
+NEW_SECONDS = 5.0
+"""For which a directory may not have heard of everybody: announcements are seconds late where all
+cores are busy."""
+FORGET_SECONDS = 20.0
+"""A replica that has been silent for so long is gone, with its node. Until then requests that it
+gets fail at once or when they do not connect, and go on elsewhere; one that works and was forgotten
+would be worse."""
 
 NAME = "Directory"
 

@@ -167,17 +167,21 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
+        self._asked = 0
+        """Requests that were sent on it."""
 
     # ------------------------------------------------------------ one request
 
     def ask(self, request: bytes, silence: float, total: float | None) -> None:
         """Send a request; what is left of the one before is forgotten."""
+        self._asked += 1
         self.status = 0
         """Of the answer; 0: there is none yet."""
         self._parser = HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._waiting = self._overhead = 0
         self._interim = self._delimited = self._whole = self._keep = self._paused = False
+        self._answered = False
         self._error: BaseException | None = None
         self._heard = self._loop.time()
         self._end = math.inf if total is None else self._heard + total
@@ -221,6 +225,13 @@ class Connection(asyncio.Protocol):
         """Whether all of the body was read."""
         return self._whole and not self._parts
 
+    @property
+    def stale(self) -> bool:
+        """Whether it had been closed when this request came to use it again: its worker has not
+        seen the request, and can be asked on another connection."""
+        unseen = self._asked > 1 and not self._answered
+        return unseen and isinstance(self._error, BrokenAnswer | ConnectionError)
+
     def fail(self, error: BaseException) -> None:
         """End the answer: where it is read, `error` is raised."""
         if self._error is None and not self._whole:
@@ -259,6 +270,7 @@ class Connection(asyncio.Protocol):
         if self._parser is None:
             self.close()  # nobody asked
             return
+        self._answered = True
         self._heard, before = self._loop.time(), self._waiting
         try:
             self._parser.feed_data(data)

@@ -130,42 +130,39 @@ class Upstream:
         """See ChatUpstream. `body` is sent as it is, so it must ask for a stream."""
         timeouts = timeouts or self._timeouts
         with _upstream_errors(endpoint):
-            answer = await self._connections.post(
+            answer = await self._begun(
                 f"{endpoint.base_url}{path}",
-                _encoded(body),
+                body,
                 {**HEADERS, **endpoint.authorization, **leg_headers.get({})},
                 connect=timeouts.connect,
                 silence=timeouts.first_token,
                 total=total,
             )
-            self._running.add(answer)
             try:
-                if await answer.head() != 200:
+                if answer.status != 200:
                     raise await _refusal(answer)
                 async for batch in _batches(answer, timeouts):
                     yield batch
             finally:
-                self._running.discard(answer)
-                answer.release()
+                self._leave(answer)
 
     async def ask(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> bytes | None:
         """What the worker answers to `body` at `path`, which begins beside `/v1`; None where it
         has no such path. Raises UpstreamError."""
         url = f"{endpoint.base_url.removesuffix('/v1')}{path}"
         with _upstream_errors(endpoint):
-            answer = await self._connections.post(
+            answer = await self._begun(
                 url,
-                _encoded(body),
+                body,
                 {**HEADERS, "Accept": "application/json", **endpoint.authorization},
                 connect=self._timeouts.connect,
                 silence=ASK_SECONDS,
                 total=ASK_SECONDS,
             )
             try:
-                status = await answer.head()
-                if status == 404:
+                if answer.status == 404:
                     return None
-                if status != 200:
+                if answer.status != 200:
                     raise await _refusal(answer)
                 whole = b""
                 while chunk := await answer.read():
@@ -174,7 +171,29 @@ class Upstream:
                         raise UpstreamFailed("the model's server answered with too much")
                 return whole
             finally:
-                answer.release()
+                self._leave(answer)
+
+    async def _begun(
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], **seconds: Any
+    ) -> Connection:
+        """An answer whose status is known; whoever gets it calls `_leave` at last. A kept
+        connection that its worker closed at this moment is no failure: another one is taken."""
+        sent = _encoded(body)
+        while True:
+            answer = await self._connections.post(url, sent, headers, **seconds)
+            self._running.add(answer)
+            try:
+                await answer.head()
+            except BaseException:
+                self._leave(answer)
+                if not answer.stale:
+                    raise
+            else:
+                return answer
+
+    def _leave(self, answer: Connection) -> None:
+        self._running.discard(answer)
+        answer.release()
 
 
 async def _batches(answer: Connection, timeouts: Timeouts) -> AsyncGenerator[WorkerBatch, None]:

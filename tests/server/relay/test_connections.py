@@ -7,7 +7,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -248,6 +248,28 @@ async def test_a_connection_that_its_worker_closed_is_forgotten() -> None:
         await until(lambda: not any(pool._idle.values()))
         assert await ask(pool, here.url) == (200, b"Hello")
         assert here.opened == 2
+
+
+async def test_a_connection_that_was_closed_when_it_was_used_again_is_stale() -> None:
+    async def answer(write: Write) -> None:
+        if len(here.requests) in (1, 4):
+            await write(HELLO)
+        elif len(here.requests) == 5:
+            await write(OK)  # it has begun to answer
+            here.writers[-1].close()
+        else:
+            here.writers[-1].transport.abort()
+
+    async with site(answer) as here, Connections() as pool:
+        stale = []
+        for _ in range(5):
+            answered = await post(pool, here.url)
+            with suppress(OSError):
+                await answered.head()
+                await body_of(answered)
+            stale.append(answered.stale)
+            answered.release()
+        assert stale == [False, True, False, False, False]
 
 
 async def test_an_old_connection_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from server.errors import ContextTooLong, UpstreamError, UpstreamFailed, Upstrea
 from server.relay import upstream
 from server.relay.connections import Connections
 from server.relay.events import Finished, RawDelta, TextDelta, Usage
+from server.relay.snapshot import Endpoint
 from server.relay.upstream import MAX_MESSAGE, Upstream, parse_event, worker_error, worker_session
 from tests.fakes import FakeWorker, says
 
@@ -118,6 +119,37 @@ async def test_connections_are_used_again() -> None:
                 texts = [e.text async for b in batches for e in b if isinstance(e, TextDelta)]
             assert texts == ["a", "b"]
         assert len({request.peer for request in worker.received}) == 1
+
+
+async def test_a_kept_connection_that_was_just_closed_is_no_failure_of_the_worker() -> None:
+    """uvicorn's event loop may have been busy for so long that it closes one in use."""
+    body = {"model": "m", "messages": [], "stream": True}
+    event = b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}\n\n'
+    text = event + b"data: [DONE]\n\n"
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        for _ in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.rpartition(b": ")[2]))
+            asked += 1
+            if asked != 2:
+                length = str(len(text)).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: " + length + b"\r\n\r\n" + text)
+        writer.close()
+
+    async with (
+        await asyncio.start_server(answer, "127.0.0.1", 0) as server,
+        Connections() as connections,
+    ):
+        port = server.sockets[0].getsockname()[1]
+        endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", "m")
+        for _ in range(2):
+            async with aclosing(Upstream(connections).stream_chat(endpoint, body)) as batches:
+                texts = [e.text async for b in batches for e in b if isinstance(e, TextDelta)]
+            assert texts == ["a"]
+    assert asked == 3
 
 
 async def test_closing_the_events_closes_the_connection() -> None:
