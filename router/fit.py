@@ -33,6 +33,10 @@ STOLEN_RATE = 0.02
 TURN_RATE = 0.4
 """Share of general sentence ends that may pass as the expert's turn: it only says when, the
 remembered `pending` says whether."""
+TURN_PRIOR = 2.0
+"""Log-odds that it is the turn of an expert that is pending, at any end of a sentence. First parts
+are mostly short; without it half of all second parts never reached their expert
+(`tests/benchmarks/second_parts.py`)."""
 FOLDS = 4
 OWN, GENERAL, NEAR, LATER, COUNTER, RIVALS = range(6)
 """Groups of states: the expert's queries, their views and its name; general queries; near misses;
@@ -325,4 +329,4 @@ def _fit_turn(ends: Floats, general: Floats) -> Part:
     if not len(ends) or not len(general):
         return Part(np.zeros(features.shape[1], np.float32), UNUSED, 0.0)
     space, mapped = Space.fit(features, its.astype(np.int64))
-    return fit_question(space, mapped, its, ~its, TURN_RATE)
+    return fit_question(space, mapped, its, ~its, TURN_RATE, TURN_PRIOR)

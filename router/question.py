@@ -28,9 +28,17 @@ def raw_row(space: Space, weights: Floats, bias: float) -> tuple[Floats, float]:
     return rows[0], float(biases[0])
 
 
-def fit_question(space: Space, mapped: Floats, yes: Chosen, general: Chosen, rate: float) -> Part:
+def fit_question(
+    space: Space,
+    mapped: Floats,
+    yes: Chosen,
+    general: Chosen,
+    rate: float,
+    prior: float = 0.0,
+) -> Part:
     """Yes or no, for states `mapped` `[n, d]` in a space, with at most `rate` of the unseen
-    `general` ones above the margin. Without any of these the answer is always no."""
+    `general` ones above the margin. Without any of these the answer is always no. `prior`: the
+    log-odds of a yes before anything is seen."""
     if not yes.any() or not general.any():
         return Part(np.zeros(mapped.shape[1], np.float32), UNUSED, 0.0)
     labels = yes.astype(np.int64)
@@ -42,5 +50,5 @@ def fit_question(space: Space, mapped: Floats, yes: Chosen, general: Chosen, rat
         weights, bias = regress_against(mapped[seen], labels[seen], weight[seen], rivals[seen])
         scores[~seen] = mapped[~seen] @ weights + bias
     weights, bias = regress_against(mapped, labels, weight, rivals)
-    margin = max(0.0, float(np.quantile(scores[general], 1 - rate)))
-    return Part(*raw_row(space, weights, bias), margin)
+    margin = max(0.0, float(np.quantile(scores[general] + prior, 1 - rate)))
+    return Part(*raw_row(space, weights, bias + prior), margin)

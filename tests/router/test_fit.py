@@ -5,6 +5,8 @@ import pytest
 
 from router.fit import FALSE_ROUTE_RATE, TURN_RATE, Evidence, Hints, Rivals, Taught, fit_row
 from router.head import Background, Floats, HeadRow, chances
+from router.question import Part, fit_question
+from router.solver import Space
 
 HIDDEN = 32
 RNG = np.random.default_rng(0)
@@ -160,3 +162,18 @@ def test_questions_of_other_subjects_are_not_routed_and_keep_no_request_from_wai
     assert share(plain.scores("start", draw(500, subject))) > 0.3
     assert share(told.scores("start", draw(500, subject))) < 0.1
     assert share(told.scores("pending", draw(500, WAITING))) > 0.8
+
+
+def test_a_prior_moves_a_question_towards_yes_as_far_as_general_traffic_allows() -> None:
+    features, yes = np.concatenate([draw(300), draw(60, 0.3 * PLACE)]), np.arange(360) >= 300
+    space, mapped = Space.fit(features, yes.astype(np.int64))
+    plain, moved, strict = (
+        fit_question(space, mapped, yes, ~yes, rate, prior)
+        for rate, prior in ((0.4, 0.0), (0.4, 1.0), (0.02, 1.0))
+    )
+
+    def says(part: Part, states: Floats) -> float:
+        return share(states @ part.weights + part.bias - part.margin)
+
+    assert says(plain, draw(500, 0.3 * PLACE)) < says(moved, draw(500, 0.3 * PLACE))
+    assert says(strict, draw(3000)) < 0.06
