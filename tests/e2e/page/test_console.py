@@ -132,6 +132,25 @@ async def test_an_expert_is_added_tried_changed_and_removed(world: World) -> Non
         assert (await world.site.http.get("/v1/experts/poems")).status_code == 404
 
 
+async def test_a_key_is_named_by_a_variable_of_the_server(world: World) -> None:
+    world.reset()
+    async with AsyncExitStack() as stack:
+        poet = await stack.enter_async_context(FakeWorker(says("Roses"), "poet"))
+        page = await stack.enter_async_context(opened(world.browser, console(world)))
+        dialog = await fill_form(page, poet, "poems", POEMS)
+        await dialog.get_by_text("It wants an API key").click()
+        variable = dialog.get_by_label("Environment variable of this server")
+        await variable.fill("HOME")
+        await dialog.get_by_role("button", name="Register").click()
+        await expect(dialog.get_by_role("alert")).to_contain_text("TRIVIUM_KEY_")
+        await expect(variable).to_have_attribute("aria-invalid", "true")
+        async with page.expect_request(lambda r: r.method == "POST") as asked:
+            await variable.fill("TRIVIUM_KEY_POEMS")
+            await dialog.get_by_role("button", name="Register").click()
+        sent = (await asked.value).post_data_json
+        assert sent["worker"]["api_key_env"] == "TRIVIUM_KEY_POEMS"
+
+
 async def test_traffic_shows_without_a_reload(world: World) -> None:
     world.reset()
     async with opened(world.browser, console(world)) as page:

@@ -123,6 +123,20 @@ async def test_axe_finds_nothing_serious(world: World, theme: Any) -> None:
         await shoot(page, f"error-{theme}")
 
 
+async def test_the_way_to_the_end_covers_no_message_box(world: World) -> None:
+    world.reset()
+    async with opened(world.browser, world.url) as page:
+        await _fill_the_page(world, page)
+        await page.get_by_role("textbox", name="Message").fill("\n".join(["a long message"] * 12))
+        await page.locator("#scroller").evaluate("node => node.scrollTo(0, 0)")
+        latest = await page.get_by_role("button", name="Latest").bounding_box()
+        composer = await page.locator("#composer").bounding_box()
+        await shoot(page, "latest")
+        assert latest is not None
+        assert composer is not None
+        assert latest["y"] + latest["height"] < composer["y"]
+
+
 async def _check(page: Page) -> None:
     found = (await Axe().run(page)).response["violations"]
     grave = [

@@ -17,13 +17,14 @@ export function manifestOf(data) {
   if (managed && !text("worker.checkpoint")) {
     throw new FieldError("Give the folder of the checkpoint.", "worker.checkpoint"); // "" is one, too
   }
+  const key = text("worker.api_key_env");
   const counter = queriesOf(data.get("counter_examples"), "counter_examples");
   return {
     name: text("name"),
     description: text("description"),
     worker: managed
       ? { checkpoint: text("worker.checkpoint") }
-      : { url: text("worker.url"), model: text("worker.model") },
+      : { url: text("worker.url"), model: text("worker.model"), ...(key && { api_key_env: key }) },
     examples: queriesOf(data.get("examples"), "examples"),
     ...(counter.length && { counter_examples: counter }),
   };
