@@ -128,6 +128,9 @@ class ExternalWorker(BaseModel):
     """Base URL up to and including `/v1`."""
     urls: tuple[HttpUrl, ...] = Field(default=(), max_length=MAX_REPLICAS)
     """Instead of `url`: those of several servers that serve the same model."""
+    each_address: bool = False
+    """Whether every address that the host of `url` has is a server of its own, as behind a headless
+    Service of Kubernetes. They are looked up again and again."""
     model: str = Field(min_length=1)
     """The model's name at that server, or at all of them."""
     api_key_env: Annotated[str, Field(pattern=KEY_VARIABLE)] | None = None
@@ -140,6 +143,11 @@ class ExternalWorker(BaseModel):
             raise ValueError("give either `url`, or `urls` of one or more servers")
         if len(set(self.urls)) < len(self.urls):
             raise ValueError("`urls` names a server twice")
+        if self.each_address and (self.url is None or self.url.scheme != "http"):
+            raise ValueError(
+                "`each_address` is for one `url` that begins with http://: a certificate is for a"
+                " name, not for its addresses"
+            )
         return self
 
     @property

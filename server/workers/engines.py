@@ -12,7 +12,7 @@ import aiohttp
 from experts.manifest import ExternalWorker as ExternalSpec
 from experts.manifest import ManagedWorker as ManagedSpec
 from server.settings import Settings
-from server.workers.replicas import Replicas, replica_name
+from server.workers.replicas import AtEachAddress, Replicas, replica_name
 from server.workers.vllm_command import (
     Command,
     bank_command,
@@ -100,6 +100,12 @@ class LocalEngines:
     def expert(self, name: str, spec: ManagedSpec | ExternalSpec, on_change: OnChange) -> Worker:
         """The worker of one expert, or its workers in one."""
         if not isinstance(spec, ManagedSpec):
+            if spec.each_address:
+
+                def external(replica: str, url: str) -> Worker:
+                    return self._external(replica, url, spec.model, on_change, spec)
+
+                return AtEachAddress(name, spec.bases[0], external, self._settings.probe_seconds)
             workers = [
                 self._external(replica_name(name, number), base, spec.model, on_change, spec)
                 for number, base in enumerate(spec.bases, 1)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 from server.relay.snapshot import Endpoint
-from server.workers.worker import Worker, WorkerStatus
+from server.workers.worker import Worker, WorkerFailed, WorkerStatus
+
+log = logging.getLogger(__name__)
 
 
 def replica_name(name: str, number: int) -> str:
@@ -25,13 +30,7 @@ class Replicas:
 
     @property
     def status(self) -> WorkerStatus:
-        up = sum(worker.status.state == "live" for worker in self._workers)
-        if up == len(self._workers):
-            return WorkerStatus("live")
-        down = next(w.status for w in self._workers if w.status.state != "live")
-        if not up:
-            return down
-        return WorkerStatus("live", f"{up} of {len(self._workers)} replicas; {down}")
+        return _together(self._workers)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -48,3 +47,103 @@ class Replicas:
 
     async def stop(self) -> None:
         await asyncio.gather(*(worker.stop() for worker in self._workers))
+
+
+class AtEachAddress:
+    """The servers at all addresses of a URL's host, as they come and go: the pods behind a
+    headless Service of Kubernetes."""
+
+    bank = None
+
+    def __init__(
+        self, name: str, url: str, external: Callable[[str, str], Worker], every: float
+    ) -> None:
+        """`external` watches one server, by a name and a URL; `every` is the pause between two
+        looks at where they are (s)."""
+        self.name = name
+        self._url, self._external, self._every = url, external, every
+        self._workers: dict[str, Worker] = {}
+        self._number = 0
+        self._looked = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    @property
+    def status(self) -> WorkerStatus:
+        if self._stopped:
+            return WorkerStatus("stopped")
+        if not self._looked.is_set():
+            return WorkerStatus("starting")
+        if not self._workers:
+            return WorkerStatus("failed", f"the name in {self._url} has no address")
+        return _together(tuple(self._workers.values()))
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return tuple(e for worker in self._workers.values() for e in worker.endpoints)
+
+    def start(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(), name=f"addresses of {self.name}")
+
+    async def ready(self) -> tuple[Endpoint, ...]:
+        """Wait until one is live, and the others are or are not. Raises WorkerFailed if none is."""
+        await self._looked.wait()
+        waiting = (worker.ready() for worker in [*self._workers.values()])
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        live = [found for found in found if not isinstance(found, BaseException)]
+        if not live:
+            raise WorkerFailed(f"worker {self.name!r} {self.status}")
+        return tuple(endpoint for endpoints in live for endpoint in endpoints)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        self._looked.set()  # nobody waits for ever
+        await self._leave(set(self._workers))
+
+    async def _look(self) -> None:
+        """Follow the addresses, until cancelled. While the name cannot be resolved, or has none,
+        what is known is asked on: its own probes say whether it is there."""
+        while True:
+            try:
+                await self._follow(await addresses(self._url))
+            except OSError as error:
+                log.warning("where the workers of %s are is not known: %s", self.name, error)
+            self._looked.set()
+            await asyncio.sleep(self._every)
+
+    async def _follow(self, urls: set[str]) -> None:
+        for url in sorted(urls - self._workers.keys()):
+            self._number += 1
+            self._workers[url] = self._external(replica_name(self.name, self._number), url)
+            self._workers[url].start()
+        await self._leave(self._workers.keys() - urls)
+
+    async def _leave(self, urls: set[str]) -> None:
+        """They are not asked any more; answers that they write go on."""
+        gone = [self._workers.pop(url) for url in urls]
+        await asyncio.gather(*(worker.stop() for worker in gone))
+
+
+async def addresses(url: str) -> set[str]:
+    """The URL once for every address that its host's name has. Raises OSError."""
+    parts = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+    places = {(str(at[0]), int(at[1])) for *_, at in found}
+    hosts = {f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip, port in places}
+    return {parts._replace(netloc=host).geturl() for host in hosts}
+
+
+def _together(workers: Sequence[Worker]) -> WorkerStatus:
+    """The status of replicas: live as long as one is."""
+    up = sum(worker.status.state == "live" for worker in workers)
+    if up == len(workers):
+        return WorkerStatus("live")
+    down = next(w.status for w in workers if w.status.state != "live")
+    if not up:
+        return down
+    return WorkerStatus("live", f"{up} of {len(workers)} replicas; {down}")
