@@ -156,6 +156,7 @@ class Owner:
         self._ids = count()
         self._asked: dict[int, asyncio.Future[Mapping[str, float]]] = {}
         circuits.subscribe(self._follow)
+        circuits.only(lambda endpoint: endpoint in _endpoints(self._state.snapshot))
         snapshots.subscribe(self._hold)
 
     def health(self) -> Health:

@@ -39,10 +39,16 @@ class Circuits:
         self._breakers: dict[Endpoint, Breaker] = {}
         self._probers: dict[Endpoint, asyncio.Task[None]] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._known: Callable[[Endpoint], bool] = lambda endpoint: True
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a breaker changes its state."""
         self._listeners.append(listener)
+
+    def only(self, known: Callable[[Endpoint], bool]) -> None:
+        """Keep breakers of `known` endpoints alone: a worker that has left may still have streams
+        that fail, and nobody would ever forget a breaker that is made for it then."""
+        self._known = known
 
     def closed(self, endpoint: Endpoint) -> bool:
         """Whether requests may go to `endpoint`."""
@@ -55,6 +61,8 @@ class Circuits:
 
     def failed(self, endpoint: Endpoint) -> None:
         """A request failed by the worker's fault."""
+        if not self._known(endpoint):
+            return
         breaker = self._breakers.setdefault(endpoint, self._make_breaker())
         breaker.failed(self._clock())
         if breaker.state == "open" and endpoint not in self._probers:

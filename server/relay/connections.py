@@ -126,7 +126,14 @@ class Connections:
             connection.close()
         return None
 
+    def _close_old(self) -> None:
+        """Those to workers that are asked no more, whose machines may be gone without a word."""
+        for kept in self._idle.values():
+            while kept and not kept[0].fresh:
+                kept.popleft().close()
+
     async def _open(self, origin: Origin, seconds: float) -> Connection:
+        self._close_old()
         loop, kept = asyncio.get_running_loop(), self._idle.setdefault(origin, deque())
         make = partial(Connection, loop, kept)
         tls: dict[str, Any] = {"ssl": _tls()} if origin.secure else {}
@@ -227,8 +234,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def stale(self) -> bool:
-        """Whether it had been closed when this request came to use it again: its worker has not
-        seen the request, and can be asked on another connection."""
+        """Whether it was closed when this request came to use it again, without a byte of an
+        answer. Its worker has hardly seen the request, and can be asked on another connection."""
         unseen = self._asked > 1 and not self._answered
         return unseen and isinstance(self._error, BrokenAnswer | ConnectionError)
 

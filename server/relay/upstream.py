@@ -134,9 +134,9 @@ class Upstream:
                 f"{endpoint.base_url}{path}",
                 body,
                 {**HEADERS, **endpoint.authorization, **leg_headers.get({})},
-                connect=timeouts.connect,
-                silence=timeouts.first_token,
-                total=total,
+                timeouts.connect,
+                timeouts.first_token,
+                total,
             )
             try:
                 if answer.status != 200:
@@ -155,9 +155,9 @@ class Upstream:
                 url,
                 body,
                 {**HEADERS, "Accept": "application/json", **endpoint.authorization},
-                connect=self._timeouts.connect,
-                silence=ASK_SECONDS,
-                total=ASK_SECONDS,
+                self._timeouts.connect,
+                ASK_SECONDS,
+                ASK_SECONDS,
             )
             try:
                 if answer.status == 404:
@@ -174,20 +174,37 @@ class Upstream:
                 self._leave(answer)
 
     async def _begun(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], **seconds: Any
+        self,
+        url: str,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+        connect: float,
+        silence: float,
+        total: float | None,
     ) -> Connection:
         """An answer whose status is known; whoever gets it calls `_leave` at last. A kept
         connection that its worker closed at this moment is no failure: another one is taken."""
-        sent = _encoded(body)
+        sent, clock = _encoded(body), asyncio.get_running_loop().time
+        end = None if total is None else clock() + total
         while True:
-            answer = await self._connections.post(url, sent, headers, **seconds)
+            answer = await self._connections.post(
+                url,
+                sent,
+                headers,
+                connect=connect,
+                silence=silence,
+                total=None if end is None else max(0.0, end - clock()),
+            )
             self._running.add(answer)
             try:
                 await answer.head()
-            except BaseException:
+            except OSError:
                 self._leave(answer)
                 if not answer.stale:
                     raise
+            except BaseException:
+                self._leave(answer)
+                raise
             else:
                 return answer
 

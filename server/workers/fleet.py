@@ -77,6 +77,7 @@ class Fleet:
         self._settings, self._session, self._snapshots = settings, session, snapshots
         self._circuits = circuits
         circuits.subscribe(self._publish)
+        circuits.only(lambda endpoint: any(endpoint in e for e in self._endpoints.values()))
         self._on_status = on_status
         self._members: dict[str, Member] = {}
         self._trials: dict[int, HeadRow] = {}

@@ -102,16 +102,21 @@ class AtEachAddress:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         self._looked.set()  # nobody waits for ever
-        await self._leave(set(self._workers))
+        await self._leave({*self._workers})
 
     async def _look(self) -> None:
         """Follow the addresses, until cancelled. While the name cannot be resolved, or has none,
         what is known is asked on: its own probes say whether it is there."""
+        reachable = True
         while True:
             try:
                 await self._follow(await addresses(self._url))
-            except OSError as error:
-                log.warning("where the workers of %s are is not known: %s", self.name, error)
+            except Exception as error:  # no address, no resolver, no name that could have one
+                if reachable:
+                    log.warning("where the workers of %s are is not known: %r", self.name, error)
+                reachable = False
+            else:
+                reachable = True
             self._looked.set()
             await asyncio.sleep(self._every)
 
@@ -124,8 +129,9 @@ class AtEachAddress:
 
     async def _leave(self, urls: set[str]) -> None:
         """They are not asked any more; answers that they write go on."""
-        gone = [self._workers.pop(url) for url in urls]
-        await asyncio.gather(*(worker.stop() for worker in gone))
+        await asyncio.gather(*(self._workers[url].stop() for url in urls))
+        for url in urls:
+            self._workers.pop(url, None)
 
 
 async def addresses(url: str) -> set[str]:

@@ -276,7 +276,9 @@ def test_the_expert_is_registered_where_it_is_served(cluster: Cluster) -> None:
     manifest = expert_manifest(FOLDER / "base" / "experts" / "arithmetic.yaml")
     worker = worker_of(manifest)
     (base,) = map(urlsplit, worker.bases)
-    cluster.one("Service", str(base.hostname))
+    service = cluster.one("Service", str(base.hostname))["spec"]
+    assert worker.each_address
+    assert service["clusterIP"] == "None", "every pod is a replica"
     (container,) = pod(cluster.one("Deployment", "arithmetic"))["containers"]
     assert container["args"][:3] == ["worker", "expert", worker.model]
 

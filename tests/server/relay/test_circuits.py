@@ -75,6 +75,14 @@ async def test_it_is_probed_until_one_is_answered(seen: Seen) -> None:
     await until(lambda: seen.circuits.closed(seen.endpoint))
 
 
+async def test_a_worker_that_has_left_gets_no_breaker(seen: Seen) -> None:
+    """Its last streams may fail after it was forgotten."""
+    seen.circuits.only(lambda endpoint: False)
+    seen.fail()
+    assert seen.circuits.closed(seen.endpoint)
+    assert not seen.changes
+
+
 async def test_a_worker_started_anew_has_a_closed_breaker(seen: Seen) -> None:
     seen.fail()
     seen.circuits.forget(seen.endpoint)

@@ -272,6 +272,17 @@ async def test_a_connection_that_was_closed_when_it_was_used_again_is_stale() ->
         assert stale == [False, True, False, False, False]
 
 
+async def test_old_connections_to_other_workers_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of one whose machine is gone nobody hears."""
+    async with site(HELLO) as left, site(HELLO) as here, Connections() as pool:
+        await ask(pool, left.url)
+        monkeypatch.setattr(connections, "KEEP_SECONDS", -1.0)
+        await ask(pool, here.url)
+        await until(lambda: not left.open)
+
+
 async def test_an_old_connection_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with site(HELLO) as here, Connections() as pool:
         await ask(pool, here.url)

@@ -16,6 +16,7 @@ from server.relay.events import Finished, RawDelta, TextDelta, Usage
 from server.relay.snapshot import Endpoint
 from server.relay.upstream import MAX_MESSAGE, Upstream, parse_event, worker_error, worker_session
 from tests.fakes import FakeWorker, says
+from tests.server.conftest import until
 
 
 def parse(**chunk: Any) -> list[Any]:
@@ -150,6 +151,25 @@ async def test_a_kept_connection_that_was_just_closed_is_no_failure_of_the_worke
                 texts = [e.text async for b in batches for e in b if isinstance(e, TextDelta)]
             assert texts == ["a"]
     assert asked == 3
+
+
+async def test_who_leaves_while_a_kept_connection_breaks_is_not_asked_for_again() -> None:
+    body = {"model": "m", "messages": [], "stream": True}
+    async with FakeWorker(says("a")) as worker, Connections() as connections:
+        client = Upstream(connections)
+        async with aclosing(client.stream_chat(worker.endpoint, body)) as batches:
+            async for _ in batches:
+                pass
+        worker.behave = says("a", delay=5.0)
+        asked = asyncio.ensure_future(anext(client.stream_chat(worker.endpoint, body)))
+        await until(lambda: len(worker.received) == 2)
+        (answer,) = client._running
+        answer.connection_lost(None)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert len(worker.received) == 2
+        assert not client._running
 
 
 async def test_closing_the_events_closes_the_connection() -> None:
