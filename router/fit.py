@@ -35,7 +35,7 @@ TURN_RATE = 0.4
 remembered `pending` says whether."""
 TURN_PRIOR = 2.0
 """Log-odds that it is the turn of an expert that is pending, at any end of a sentence. First parts
-are mostly short; without it half of all second parts never reached their expert
+are mostly short; without it two in five second parts never reached their expert
 (`tests/benchmarks/second_parts.py`)."""
 FOLDS = 4
 OWN, GENERAL, NEAR, LATER, COUNTER, RIVALS = range(6)

@@ -16,7 +16,7 @@ from server.ray.placement import Cluster, Placed
 from server.relay.snapshot import Endpoint
 from server.settings import Settings
 from server.workers.engines import LocalEngines, MetaSet
-from server.workers.replicas import replica_name
+from server.workers.replicas import Moving, replica_name
 from server.workers.worker import (
     ExternalWorker,
     ManagedWorker,
@@ -63,14 +63,15 @@ class PlacedWorker:
     ) -> None:
         """`external` watches a replica: its name, its URL with /v1, the model, whom to tell."""
         self.name = name
-        self._spec, self._cluster, self._external = spec, cluster, external
+        self._spec, self._cluster = spec, cluster
         self._on_change = on_change
-        self._replicas: dict[str, ExternalWorker] = {}
+        self._replicas = Moving(
+            name, lambda replica, url: external(replica, f"{url}/v1", name, self._note)
+        )
         self._placed = Placed()
         self._told: tuple[WorkerStatus, tuple[Endpoint, ...]] = (WorkerStatus("starting"), ())
         self._changed = asyncio.Event()
         self._deploying: asyncio.Task[None] | None = None
-        self._number = 0
         self.unwanted = True
         """Whether `stop` means that the expert is not to be there any more."""
         self.running = False
@@ -112,8 +113,7 @@ class PlacedWorker:
         if self._deploying is not None:  # what is under way would come after the end
             await asyncio.wait({self._deploying}, timeout=END_SECONDS)
             self._deploying.cancel()
-        await asyncio.gather(*(replica.stop() for replica in self._replicas.values()))
-        self._replicas.clear()
+        await self._replicas.follow(())
         try:
             if self.unwanted:
                 await self._cluster.delete(self.name)
@@ -130,21 +130,14 @@ class PlacedWorker:
                 self._deploying = asyncio.create_task(self._deploy())
             elif placed.reason:
                 self._deploying = asyncio.create_task(self._deploy(DEPLOY_AGAIN_SECONDS))
-        for url in placed.urls:
-            if url not in self._replicas:
-                self._number += 1
-                name = replica_name(self.name, self._number)
-                self._replicas[url] = self._external(name, f"{url}/v1", self.name, self._note)
-                self._replicas[url].start()
-        gone = [self._replicas.pop(url) for url in [*self._replicas] if url not in placed.urls]
-        await asyncio.gather(*(replica.stop() for replica in gone))
+        await self._replicas.follow(placed.urls)
         self._note(None)
 
     def _note(self, _: Worker | None) -> None:
         """Say how all replicas together are."""
         if not self.running:
             return
-        endpoints = tuple(e for r in self._replicas.values() for e in r.endpoints)
+        endpoints = self._replicas.endpoints
         if endpoints:
             self._tell(WorkerStatus("live", _count(len(endpoints))), endpoints)
         elif self._asleep():

@@ -198,13 +198,10 @@ class Upstream:
             self._running.add(answer)
             try:
                 await answer.head()
-            except OSError:
+            except BaseException as error:
                 self._leave(answer)
-                if not answer.stale:
+                if not (isinstance(error, OSError) and answer.stale):
                     raise
-            except BaseException:
-                self._leave(answer)
-                raise
             else:
                 return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from urllib.parse import urlsplit
 
 from server.relay.snapshot import Endpoint
@@ -49,21 +49,51 @@ class Replicas:
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
 
+class Moving:
+    """The workers at some URLs, as they come and go."""
+
+    def __init__(self, name: str, external: Callable[[str, str], Worker]) -> None:
+        """`external` watches one worker, by a name and a URL."""
+        self._name, self._external = name, external
+        self._workers: dict[str, Worker] = {}
+        self._number = 0
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        return tuple(self._workers.values())
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return tuple(e for worker in self.workers for e in worker.endpoints)
+
+    async def follow(self, urls: Collection[str]) -> None:
+        """Watch those at `urls`, and nobody else: the others are not asked any more, and answers
+        that they write go on."""
+        for url in urls:
+            if url not in self._workers:
+                self._number += 1
+                self._workers[url] = self._external(replica_name(self._name, self._number), url)
+                self._workers[url].start()
+        gone = [url for url in self._workers if url not in urls]
+        await asyncio.gather(*(self._workers[url].stop() for url in gone))
+        for url in gone:  # only now: who is cancelled while they stop must find them again
+            self._workers.pop(url, None)
+
+
 class AtEachAddress:
-    """The servers at all addresses of a URL's host, as they come and go: the pods behind a
-    headless Service of Kubernetes."""
+    """The servers at all addresses of a URL's host: the pods behind a headless Service of
+    Kubernetes."""
 
     bank = None
 
     def __init__(
         self, name: str, url: str, external: Callable[[str, str], Worker], every: float
     ) -> None:
-        """`external` watches one server, by a name and a URL; `every` is the pause between two
-        looks at where they are (s)."""
+        """`external` as in `Moving`; `every` is the pause between two looks at where they are
+        (s)."""
         self.name = name
-        self._url, self._external, self._every = url, external, every
-        self._workers: dict[str, Worker] = {}
-        self._number = 0
+        self._url, self._every = url, every
+        self._servers = Moving(name, external)
         self._looked = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._stopped = False
@@ -74,13 +104,13 @@ class AtEachAddress:
             return WorkerStatus("stopped")
         if not self._looked.is_set():
             return WorkerStatus("starting")
-        if not self._workers:
+        if not self._servers.workers:
             return WorkerStatus("failed", f"the name in {self._url} has no address")
-        return _together(tuple(self._workers.values()))
+        return _together(self._servers.workers)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        return tuple(e for worker in self._workers.values() for e in worker.endpoints)
+        return self._servers.endpoints
 
     def start(self) -> None:
         if self._looking is None:
@@ -89,7 +119,7 @@ class AtEachAddress:
     async def ready(self) -> tuple[Endpoint, ...]:
         """Wait until one is live, and the others are or are not. Raises WorkerFailed if none is."""
         await self._looked.wait()
-        waiting = (worker.ready() for worker in [*self._workers.values()])
+        waiting = (worker.ready() for worker in self._servers.workers)
         found = await asyncio.gather(*waiting, return_exceptions=True)
         live = [found for found in found if not isinstance(found, BaseException)]
         if not live:
@@ -102,7 +132,7 @@ class AtEachAddress:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         self._looked.set()  # nobody waits for ever
-        await self._leave({*self._workers})
+        await self._servers.follow(())
 
     async def _look(self) -> None:
         """Follow the addresses, until cancelled. While the name cannot be resolved, or has none,
@@ -110,7 +140,7 @@ class AtEachAddress:
         reachable = True
         while True:
             try:
-                await self._follow(await addresses(self._url))
+                await self._servers.follow(sorted(await addresses(self._url)))
             except Exception as error:  # no address, no resolver, no name that could have one
                 if reachable:
                     log.warning("where the workers of %s are is not known: %r", self.name, error)
@@ -119,19 +149,6 @@ class AtEachAddress:
                 reachable = True
             self._looked.set()
             await asyncio.sleep(self._every)
-
-    async def _follow(self, urls: set[str]) -> None:
-        for url in sorted(urls - self._workers.keys()):
-            self._number += 1
-            self._workers[url] = self._external(replica_name(self.name, self._number), url)
-            self._workers[url].start()
-        await self._leave(self._workers.keys() - urls)
-
-    async def _leave(self, urls: set[str]) -> None:
-        """They are not asked any more; answers that they write go on."""
-        await asyncio.gather(*(self._workers[url].stop() for url in urls))
-        for url in urls:
-            self._workers.pop(url, None)
 
 
 async def addresses(url: str) -> set[str]:
