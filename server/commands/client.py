@@ -32,7 +32,12 @@ def with_session(work: Callable[[aiohttp.ClientSession], Awaitable[T]], url: str
 
     async def run() -> T:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-        async with aiohttp.ClientSession(base, timeout=timeout, headers=_headers()) as session:
+        # A kept connection may be closed by the server just when a POST is sent on it, and that is
+        # not repeated: a long command would end with it.
+        each_its_own = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(
+            base, connector=each_its_own, timeout=timeout, headers=_headers()
+        ) as session:
             return await work(session)
 
     try:

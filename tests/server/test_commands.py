@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from aiohttp import web
+from aiohttp import ClientSession, web
 from rich.console import Console
 
 from experts.kernels.dispatch import kernel
 from server.commands import chat, doctor, experts
 from server.commands.chat import Options
-from server.commands.client import CommandError
+from server.commands.client import CommandError, with_session
 from server.commands.configuration import load_settings
 from server.commands.serve import Printer, check_memory, check_networks, check_port
 from server.settings import Settings, is_loopback
@@ -115,6 +115,21 @@ async def test_an_answer_whose_connection_breaks_goes_on(
     assert capsys.readouterr().out == "Foxes are small.\n"
     assert last["messages"][-1] == {"role": "assistant", "content": "Foxes are"}
     assert (last["continue_final_message"], last["add_generation_prompt"]) == (True, False)
+
+
+async def test_each_request_has_a_connection_of_its_own() -> None:
+    """One that was kept may be closed as it is used again, and a POST is not repeated."""
+
+    async def work(session: ClientSession) -> None:
+        for _ in range(2):
+            async with session.post("v1/chat/completions", json={"stream": True}) as response:
+                await response.read()
+
+    async with FakeWorker(says("a"), "trivium") as server:
+        url = server.endpoint.base_url.removesuffix("/v1")
+        await asyncio.to_thread(with_session, work, url)
+        first, second = server.received
+    assert first.peer != second.peer
 
 
 async def test_a_reader_that_has_enough_is_no_broken_connection(
