@@ -120,9 +120,11 @@ async def test_an_answer_whose_connection_breaks_goes_on(
 async def test_each_request_has_a_connection_of_its_own() -> None:
     """One that was kept may be closed as it is used again, and a POST is not repeated."""
 
+    body = {"model": "trivium", "messages": [], "stream": True}
+
     async def work(session: ClientSession) -> None:
         for _ in range(2):
-            async with session.post("v1/chat/completions", json={"stream": True}) as response:
+            async with session.post("v1/chat/completions", json=body) as response:
                 await response.read()
 
     async with FakeWorker(says("a"), "trivium") as server:
