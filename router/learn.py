@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -100,7 +100,10 @@ async def learn_together(
     Raises MetaError."""
     general = shipped_general(encoder.fingerprint) or await encode_general(encoder, say)
     parts = {name: split(list(examples)[:MAX_EXAMPLES]) for name, examples in experts.items()}
-    prompts = [_Prompts.of(name, seen, (), (), ()) for name, (seen, _) in parts.items()]
+    prompts = [
+        replace(_Prompts.of(name, seen, (), (), general.openings), continued=[])
+        for name, (seen, _) in parts.items()
+    ]
     states = [await own.encode(encoder, say) for own in prompts]
     unwanted = await encoder.states(counter[:MAX_EXAMPLES])
     say("fitting all rows")
@@ -135,6 +138,7 @@ def _fit_together(
         shifts=np.stack([shifts_from(own.topics, general.topics) for own in states]),
         general=general.start,
         general_kind=1 + int(none.kinds.max(initial=-1)),
+        two_part=np.concatenate([own.asked for own in states]),
     )
     return fit_joint(training, ROUTED_RATE, ROUTED_RATE)
 

@@ -90,6 +90,7 @@ def encode_training(queries: Sequence[Query], encoder: Encodes, progress: Progre
         shifts=topic_shifts(topics[: len(experts)], topics[len(experts) :]),
         general=general,
         general_kind=int(kinds.max()) + 1,
+        two_part=np.empty((0, encoder.size), np.float32),
     )
 
 

@@ -169,4 +169,4 @@ async def test_other_subjects_are_kinds_of_their_own_and_an_experts_own_is_none(
     dishes = [ask(f"cook {n} with rice") for n in range(30, 50)]
     for learned in together.experts.values():
         assert (scores(learned, dishes, together.background) > 0).mean() <= 0.1
-    assert len(together.background.bias) == 2, "cooking and general traffic"
+    assert len(together.background.bias) == 3, "cooking, general traffic, and questions in parts"
