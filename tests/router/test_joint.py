@@ -138,17 +138,17 @@ def test_no_expert_of_many_kinds_is_told_apart_better() -> None:
 def test_a_question_whose_first_part_is_nobodys_is_not_taken_whole() -> None:
     """Its second part is an expert's, so it looks much like that expert's queries."""
     before = np.random.default_rng(7).normal(size=SIZE).astype(np.float32) * 1.2
-    both = 1 + np.arange(60) % EXPERTS
+    both = 1 + np.arange(300) % EXPERTS
     asked, truth = unseen()
     later = 1 + np.arange(600) % EXPERTS
     taken = {}
-    for shown in (0, 60):
-        two_part = (draw(60, both, 21) + before)[:shown]
+    for shown in (0, 300):
+        two_part = (draw(300, both, 21) + before)[:shown]
         fit = fit_joint(replace(training(40, 120), two_part=two_part))
         taken[shown] = (decisions(fit.scores(draw(600, later, 22) + before)) > 0).mean()
         assert (decisions(fit.scores(asked)) == truth).mean() > 0.9
     assert taken[0] > 0.7
-    assert taken[60] < 0.2
+    assert taken[300] < 0.2
 
 
 def test_a_winner_is_never_nearly_nobody() -> None:
