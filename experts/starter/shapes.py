@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -76,11 +76,26 @@ class Subject:
     """Questions of the other starter experts, declined with `not_mine`."""
     weights: dict[str, float] = field(default_factory=dict)
     """Shares of shapes that differ from `SHAPES`."""
+    declined_anywhere: float = 0.0
+    """In training, the share of what is declined where a question within range could stand: also as
+    a second part, or later in a conversation."""
+
+    def in_training(self) -> Subject:
+        """With draws that are declined now and then."""
+        share = self.declined_anywhere
+        if not share:
+            return self
+
+        def draw(random: Random) -> Item:
+            return (self.out_of_range if random.random() < share else self.draw)(random)
+
+        return replace(self, draw=draw)
 
 
 def examples(subject: Subject) -> Callable[[int], Iterator[Example]]:
     """For each seed an endless stream of examples, the same for the same seed."""
     shares = {SHAPES[name][0]: share for name, share in weights(subject).items()}
+    subject = subject.in_training()
 
     def stream(seed: int) -> Iterator[Example]:
         random = Random(seed)

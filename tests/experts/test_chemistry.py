@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from itertools import islice, pairwise, product
 from random import Random
@@ -47,7 +47,8 @@ def masses() -> dict[str, Decimal]:
     """The library's atomic masses, rounded as tables have them."""
     table = fetch_table("elements")
     pairs = zip(table["symbol"], table["atomic_weight"], strict=True)
-    return {symbol: Decimal(f"{mass:.3f}") for symbol, mass in pairs}
+    step = Decimal("0.001")
+    return {symbol: Decimal(str(mass)).quantize(step, ROUND_HALF_UP) for symbol, mass in pairs}
 
 
 def molar_mass(formula: str) -> Decimal:

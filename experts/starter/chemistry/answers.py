@@ -9,7 +9,8 @@ UNKNOWN = "unknown"
 """The answer to a question about what does not exist."""
 _REFUSAL = re.compile(
     r"\b(no|not an?|isn't an?) (\w+ )?(element|compound|symbol)|\b(not|n't) (know|exist|aware)"
-    r"|\bno such\b|\bknow no\b|\bfictional\b|\bunknown\b|\bsymbol that no element\b|\bbeyond\b",
+    r"|\bno such\b|\bknow no\b|\bfictional\b|\bunknown\b|\bsymbol that no element\b|\bbeyond\b"
+    r"|\bdifferent oxidation states\b",
     re.I,
 )
 _NUMBER = re.compile(r"(?<![\w.,)+-])[+-]?\d+(?:\.\d+)?(?![\w+-]|\.\d)")
@@ -24,7 +25,7 @@ def is_correct(text: str, answer: str) -> bool:
     Numbers: equal, rounded to fewer decimals but at least one, or with more decimals that round to
     it; a plus may be left out. Charges:
     "2-" or "-2". Symbols, formulas and configurations: letter by letter, spaces apart. Names: in
-    either spelling. "unknown": any honest sentence that there is no such thing.
+    either spelling. "unknown": any honest sentence that there is no such thing, or no such answer.
     """
     if answer == UNKNOWN:
         return _REFUSAL.search(text) is not None

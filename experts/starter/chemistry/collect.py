@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from decimal import ROUND_HALF_UP, Decimal
 from itertools import product
 from typing import Any
 
@@ -59,9 +60,10 @@ phosgene COCl2, thionyl chloride SOCl2, sulfuryl chloride SO2Cl2, ozone O3,
 gallium arsenide GaAs
 """
 ORGANIC = """
+cyclohexane, butadiene, ethyl acetate, vanillin,
 methane, ethane, propane, butane, pentane, hexane, heptane, octane, nonane, decane, undecane,
 dodecane, ethylene, propylene, 1-butene, 1-pentene, 1-hexene, acetylene, propyne, 1-butyne,
-isobutane, cyclopropane, cyclobutane, cyclopentane, cyclohexane, cyclohexene, butadiene, isoprene,
+isobutane, cyclopropane, cyclobutane, cyclopentane, cyclohexene, isoprene,
 methanol, ethanol, isopropanol, 1-propanol, 1-butanol, 1-pentanol, 1-hexanol, 1-octanol,
 ethylene glycol, propylene glycol, glycerol, sorbitol, xylitol, phenol, catechol, formaldehyde,
 acetaldehyde, acetone, propionaldehyde, benzaldehyde, acrolein, cyclohexanone, formic acid,
@@ -69,7 +71,7 @@ acetic acid, propionic acid, butyric acid, valeric acid, oxalic acid, malonic ac
 lactic acid, malic acid, tartaric acid, citric acid, maleic acid, adipic acid, benzoic acid,
 salicylic acid, phthalic acid, stearic acid, palmitic acid, oleic acid, linoleic acid, lauric acid,
 ascorbic acid, folic acid, nicotinic acid, uric acid, barbituric acid, pyruvic acid,
-methyl acetate, ethyl acetate, ethyl formate, methyl salicylate, dimethyl ether, diethyl ether,
+methyl acetate, ethyl formate, methyl salicylate, dimethyl ether, diethyl ether,
 tetrahydrofuran, furan, furfural, dioxane, ethylene oxide, propylene oxide, benzene, toluene,
 ethylbenzene, styrene, naphthalene, anthracene, phenanthrene, biphenyl, aniline, nitrobenzene,
 pyridine, pyrrole, thiophene, imidazole, indole, quinoline, methylamine, dimethylamine,
@@ -84,10 +86,11 @@ maltose, caffeine, morphine, cocaine, aspirin, paracetamol, ibuprofen,
 naproxen, diazepam, penicillin G, dopamine, serotonin, adrenaline, histamine, melatonin,
 cholesterol, testosterone, estradiol, progesterone, cortisol, adenine, guanine, cytosine, thymine,
 uracil, adenosine, theobromine, theophylline, riboflavin, retinol, menthol, camphor,
-limonene, vanillin, capsaicin, saccharin, aspartame, sucralose, quinine, warfarin, metformin,
+limonene, capsaicin, saccharin, aspartame, sucralose, quinine, warfarin, metformin,
 lidocaine, ketamine, amphetamine, ephedrine, squalene, eugenol, thymol, linalool,
 creatine, taurine, carnitine, biotin
 """
+"""Of isomers the first is the one that is meant by the formula."""
 EVERYDAY = """
 table salt: sodium chloride, rock salt: sodium chloride, baking soda: sodium hydrogen carbonate,
 sodium bicarbonate: sodium hydrogen carbonate, washing soda: sodium carbonate decahydrate,
@@ -119,6 +122,7 @@ dinitrogen monoxide: nitrous oxide, DMSO: dimethyl sulfoxide, corundum: aluminum
 vitamin B2: riboflavin, bleach: sodium hypochlorite
 """
 PEROXIDES = ("lithium", "sodium", "potassium", "magnesium", "calcium", "strontium", "barium")
+THOUSANDTH = Decimal("0.001")
 OLD_NAMES = {
     "iron(II)": "ferrous", "iron(III)": "ferric", "copper(I)": "cuprous", "copper(II)": "cupric",
     "tin(II)": "stannous", "tin(IV)": "stannic", "mercury(II)": "mercuric",
@@ -135,7 +139,7 @@ def elements() -> Iterator[dict[str, Any]]:
             "number": row.atomic_number,
             "symbol": row.symbol,
             "name": row.name.lower(),
-            "mass": f"{row.atomic_weight:.3f}",
+            "mass": str(Decimal(str(row.atomic_weight)).quantize(THOUSANDTH, ROUND_HALF_UP)),
             "group": int(row.group_id) if row.group_id == row.group_id else None,
             "period": row.period,
             "block": row.block,

@@ -8,9 +8,19 @@ from random import Random
 from experts.starter import shapes
 from experts.starter.chemistry import problems, sampling
 from experts.starter.chemistry.formulas import counts
-from experts.starter.chemistry.phrasing import FRAMES, LEADS, OF_ELEMENT, ask, noun, typed
+from experts.starter.chemistry.phrasing import (
+    ASKS,
+    FRAMES,
+    LEADS,
+    NOUNS,
+    OF_ELEMENT,
+    ask,
+    noun,
+    typed,
+)
 from experts.starter.chemistry.problems import Kind, Problem
 from experts.starter.shapes import Item, Subject
+from experts.starter.wording import disturb
 
 BEYOND = "That is beyond the chemistry that I know."
 NOT_CHEMISTRY = "I can only help with chemistry."
@@ -161,8 +171,20 @@ def out_of_range(random: Random) -> Item:
 
 
 def _out_of_range(random: Random) -> Item:
-    if random.random() < 0.7:
+    if random.random() < 0.6:
         return item_of(sampling.unknown(random), random)
+    return beyond(random)
+
+
+def beyond(random: Random) -> Item:
+    """A question about what there is, but the expert does not know, and what it says."""
+    chance = random.random()
+    if chance < 0.15:
+        metal, formula, answer = sampling.uneven(random)
+        asked = random.choice((*NOUNS["oxidation"], *ASKS["oxidation"])).format(x=metal, y=formula)
+        return Item(disturb(asked, random), answer)
+    if chance < 0.55:
+        return Item(disturb(sampling.beyond_question(random), random), BEYOND)
     return Item(random.choice(FRAMES).format(sampling.beyond(random)), BEYOND)
 
 

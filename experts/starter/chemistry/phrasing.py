@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from random import Random
 
 from experts.starter.chemistry.facts import facts
@@ -223,6 +224,8 @@ def typed(name: str, random: Random) -> str:
     """A name or formula as someone types it."""
     if re.fullmatch(r"[A-Z(][A-Za-z0-9()·]*", name) and re.search(r"\d|[a-z][A-Z]|[A-Z]{2}", name):
         return _typed_formula(name, random)
+    if re.fullmatch(r"[A-Z][A-Za-z0-9()]*( \d)?[+-]", name):
+        return _typed_ion(name, random)
     if name[:1] == "[":
         return name.replace("] ", "]") if random.random() < 0.2 else name
     if not name or name[0].isupper() or name[0].isdigit():
@@ -230,18 +233,34 @@ def typed(name: str, random: Random) -> str:
     return _typed_name(name, random)
 
 
+def _typed_ion(ion: str, random: Random) -> str:
+    """ "SO4 2-" as "SO4^2-", "SO42-" and the like."""
+    formula, _, charge = ion.partition(" ")
+    if not charge:
+        return ion
+    turned = str.maketrans("0123456789+-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻")
+    return random.choice(
+        (ion, ion, f"{formula}^{charge}", f"{formula}^{charge}", f"{formula}{charge}",
+         f"{formula}({charge})", formula.translate(SUBSCRIPTS) + charge.translate(turned))
+    )  # fmt: skip
+
+
 def _typed_formula(formula: str, random: Random) -> str:
     if "·" in formula:
         formula = formula.replace("·", random.choice(("·", "·", ".", "*", " · ")))
     elif random.random() < 0.05:
         return formula.translate(SUBSCRIPTS)
-    if random.random() < 0.05 and _plain_in_lower_case(formula):
+    if random.random() < 0.1 and _plain_in_lower_case(formula):
         return formula.lower()
     return formula
 
 
 def _plain_in_lower_case(formula: str) -> bool:
-    """Whether small letters can only mean this formula: "nacl" can, "co2" could be cobalt."""
+    """Whether small letters mean this formula: "nacl" can be no other, and of those that could,
+    such as "co2", it is the only one that is known. "co" is left to the element."""
+    if formula in _known_in_lower_case().get(formula.lower(), ()):
+        alone = len(_known_in_lower_case()[formula.lower()]) == 1
+        return alone and formula.capitalize() not in facts().elements
     letters = "".join(re.findall("[a-z]", formula.lower()))
     symbols = {symbol.lower() for symbol in facts().elements}
     ways = [1] + [0] * len(letters)
@@ -250,6 +269,15 @@ def _plain_in_lower_case(formula: str) -> bool:
             if size <= end and letters[end - size : end] in symbols:
                 ways[end] += ways[end - size]
     return ways[-1] == 1
+
+
+@cache
+def _known_in_lower_case() -> dict[str, set[str]]:
+    """The known formulas by their small letters."""
+    known: dict[str, set[str]] = {}
+    for compound in facts().compounds.values():
+        known.setdefault(compound.formula.lower(), set()).add(compound.formula)
+    return known
 
 
 def _typed_name(name: str, random: Random) -> str:

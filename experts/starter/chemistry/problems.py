@@ -138,6 +138,17 @@ def element_by(kind: Kind, element: Element) -> Problem:
     return Problem(kind, x, element.name, sentence, str(element.period))
 
 
+CORES = {"He": "1s2", "Ne": "1s2 2s2 2p6", "Ar": "1s2 2s2 2p6 3s2 3p6"}
+
+
+def in_full(element: Element) -> Problem:
+    """The element of a configuration that is written out: "1s2 2s2 2p6 3s1"."""
+    core, _, rest = element.configuration.rpartition("] ")
+    full = f"{CORES[core[1:]]} {rest}" if core else element.configuration
+    sentence = f"{full} is the configuration of {element.name}."
+    return Problem("by configuration", full, element.name, sentence, str(element.period))
+
+
 def formula_of(compound: Compound, asked: str) -> Problem:
     """Name → formula."""
     sentence = f"The formula of {asked} is {compound.formula}."
@@ -199,6 +210,24 @@ def oxidation_state(compound: Compound, symbol: str, asked: str) -> Problem | No
     lines = [] if asked == formula else [identified(compound, asked)]
     lines += [line, f"The oxidation state of {name} in {formula} is {answer}."]
     return Problem("oxidation", name, answer, "\n".join(lines), asked, compound)
+
+
+def state_in_ion(ion: Ion, symbol: str) -> Problem | None:
+    """The same in an ion: "S in SO4 2-: O 4×2=8, 8-2=6"."""
+    if (steps := _state(ion.formula, symbol, ion.charge)) is None:
+        return None
+    state, line = steps
+    answer, name = f"{state:+d}" if state else "0", facts().elements[symbol].name
+    working = f"{symbol} in {line}\nThe oxidation state of {name} in {ion} is {answer}."
+    return Problem("oxidation", name, answer, working, str(ion))
+
+
+def no_whole_state(metal: Element, formula: str, many: int, oxygen: int) -> str:
+    """The answer where the metal's atoms cannot all have the same state."""
+    line = (
+        f"{metal.symbol} in {formula}: O {oxygen}×2={2 * oxygen}, {2 * oxygen}/{many} is not whole"
+    )
+    return f"{line}\nThe atoms of {metal.name} in {formula} have different oxidation states."
 
 
 def identified(compound: Compound, asked: str) -> str:

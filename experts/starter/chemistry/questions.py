@@ -10,7 +10,8 @@ from pathlib import Path
 from random import Random
 
 from experts.starter.chemistry import sampling
-from experts.starter.chemistry.data import SUBJECT, conversation, item_of, kept_wording
+from experts.starter.chemistry.answers import UNKNOWN as UNKNOWN_ANSWER
+from experts.starter.chemistry.data import SUBJECT, beyond, conversation, item_of, kept_wording
 from experts.starter.chemistry.facts import facts
 from experts.starter.chemistry.phrasing import OF_ELEMENT, ask
 from experts.starter.chemistry.problems import Kind
@@ -31,12 +32,12 @@ EVALUATION: dict[str, tuple[tuple[Kind, ...], int, int]] = {
 }
 """Operation → kinds; questions about compounds that training does not contain; other questions,
 in wordings that training does not contain."""
-UNKNOWN, FOLLOW_UPS = 30, 90
+UNKNOWN, DECLINED, FOLLOW_UPS = 30, 30, 90
 EXAMPLES = 200
 
 
 def evaluation() -> Iterator[Line]:
-    """590 questions with answers, none of which a training conversation contains."""
+    """620 questions with answers, none of which a training conversation contains."""
     random, seen = Random(EVALUATION_SEED), set()
     for operation, number in _plan():
         while (line := _draw(random, operation, number)) is None or str(line) in seen:
@@ -49,6 +50,7 @@ def _plan() -> Iterator[tuple[str, int]]:
     for operation, (_, unseen, others) in EVALUATION.items():
         yield from ((operation, number) for number in range(unseen + others))
     yield from (("unknown", number) for number in range(UNKNOWN))
+    yield from (("declined", number) for number in range(DECLINED))
     yield from (("follow-up", number) for number in range(FOLLOW_UPS))
 
 
@@ -56,6 +58,9 @@ def _draw(random: Random, operation: str, number: int) -> Line | None:
     """A question that is kept for evaluation, or None if the one that was drawn is not."""
     if operation == "follow-up":
         return _follow_up(random)
+    if operation == "declined":
+        asked = beyond(random).question
+        return question([asked], UNKNOWN_ANSWER, operation) if kept_wording(asked) else None
     if operation == "unknown":
         problem, unseen = sampling.unknown(random), False
     else:

@@ -29,6 +29,7 @@ CH3CHO HCHO C6H5NH2 C6H5COOH CH3CN (CH3)2SO CH3CH2CH3 HOCH2CH2OH C3H5(OH)3 CH3OC
 CCl2F2 C2H5Cl CH3COCl CH3CONH2 H2NCH2COOH CH3COOC2H5 C2H5OC2H5 (C2H5)2O (C2H5)3N CH3NO2 C6H5NO2
 C6H5Cl CH3Br (COOH)2 HOOCCOOH CH3CH2COOH NH4OH Pb(C2H5)4 Ni(CO)4 Fe(CO)5 K4Fe(CN)6 K3Fe(CN)6
 KAl(SO4)2 KAl(SO4)2·12H2O (NH4)2Fe(SO4)2·6H2O Ca5(PO4)3OH Ca10(PO4)6(OH)2 Fe3O4 Pb3O4 Mn3O4
+CH3COONa NaCH3COO NaC2H3O2 HCOONa CH3COOK (CH3COO)2Ca C6H5COONa Pb(CH3COO)2 C17H35COONa HC2H3O2
 H2 N2 O2 F2 Cl2 Br2 I2 P4 S8 P4O10 P4O6 NaAlO2 BaTiO3 LiCoO2 LiFePO4 MgSiO3 CaSiO3 Na2B4O7·10H2O
 """
 """Formulas that are typed in another way than the facts', and others: only their mass is asked."""
@@ -40,7 +41,28 @@ BEYOND = (
     "the reaction of {x} with water", "the colour of {x}", "the smell of {x}", "the pKa of {x}",
     "a synthesis of {x}", "the CAS number of {x}", "the ionization energy of {x}",
     "the balanced equation of {x} with oxygen", "the isotopes of {x}",
+    "the number of neutrons in {x}", "the number of valence electrons of {x}",
+    "the number of moles in 10 g of {x}", "the mass of 3 moles of {x}",
+    "the Lewis structure of {x}", "the mass percent of oxygen in {x}",
+    "the number of atoms in 5 g of {x}", "the shape of {x}",
+    "the bond angle in {x}", "the hybridization of {x}", "the polarity of {x}",
+    "the mass of {x} in 2 litres of a 0.1 M solution",
 )  # fmt: skip
+BEYOND_ASKS = (
+    "How many neutrons does {x} have?", "how many neutrons are in {x}", "Is {x} acidic or basic?",
+    "How many valence electrons does {x} have?", "valence electrons of {x}", "Is {x} toxic?",
+    "How many moles are 25 g of {x}?", "how many grams are 2.5 mol of {x}", "Does {x} burn?",
+    "balance H2 + O2 -> H2O", "Balance the equation {x} + O2 -> {y}.", "balance {x} + {y} -> {y}",
+    "What happens when {x} reacts with {y}?", "Is {x} a metal?", "What is {x} used for?",
+    "How do you make {x}?", "which is heavier, {x} or {y}?", "Does {x} dissolve in water?",
+)  # fmt: skip
+ONE_CHARGE = {
+    "copper(II)": "copper", "nickel(II)": "nickel", "cobalt(II)": "cobalt", "lead(II)": "lead",
+    "manganese(II)": "manganese",
+}  # fmt: skip
+"""What people mean by these metals without a number. Iron, tin and mercury leave it open."""
+UNEVEN = ((3, 4), (3, 8), (3, 5), (3, 7), (4, 7), (5, 9), (6, 11))
+"""Atoms of a metal and of oxygen that give no whole oxidation state."""
 FICTION = (
     "unobtainium", "vibranium", "adamantium", "mithril", "kryptonite", "naquadah", "octiron",
     "wakandium", "eternium", "orichalcum", "dilithium", "tiberium", "jerktonium", "upsidaisium",
@@ -135,13 +157,20 @@ def _property(random: Random, kind: Kind) -> Problem:
 def _element_by(random: Random, kind: Kind) -> Problem | None:
     chosen = element(random)
     unclear = chosen.group in (None, 3) and chosen.period > 5
-    return None if kind == "place" and unclear else problems.element_by(kind, chosen)
+    if kind == "place" and unclear:
+        return None
+    problem = problems.element_by(kind, chosen)
+    if kind == "by configuration" and chosen.number <= 36 and random.random() < 0.25:
+        return problems.in_full(chosen)
+    return problem
 
 
 def _asked(chosen: Compound, random: Random) -> str:
     """A compound's name, or one that it has in everyday life."""
     if chosen.everyday and random.random() < 0.6:
         return random.choice(chosen.everyday)
+    if chosen.ions and (plain := ONE_CHARGE.get(chosen.ions[0].name)) and random.random() < 0.3:
+        return chosen.name.replace(chosen.ions[0].name, plain)
     return chosen.name
 
 
@@ -162,6 +191,10 @@ def _ion(random: Random, kind: Kind) -> Problem:
 
 def _molar_mass(random: Random, kind: Kind) -> Problem | None:
     chance = random.random()
+    if chance > 0.97:
+        ion = random.choice([i for i in (*CATIONS.values(), *ANIONS.values()) if i.polyatomic])
+        asked = random.choice((str(ion), str(ion), ion.name, f"{ion.name} ion"))
+        return problems.molar_mass(Compound("", ion.formula), asked)
     if chance < 0.2:
         formula = random.choice(TYPED.split()) if chance < 0.06 else _organic(random)
         return problems.molar_mass(Compound("", formula), formula)
@@ -186,6 +219,9 @@ def _organic(random: Random) -> str:
 
 
 def _oxidation(random: Random, kind: Kind) -> Problem | None:
+    if random.random() < 0.15:
+        ion = random.choice([i for i in (*CATIONS.values(), *ANIONS.values()) if i.polyatomic])
+        return problems.state_in_ion(ion, random.choice(list(counts(ion.formula))))
     chosen = compound(random, 0.3)
     symbol = random.choice(list(counts(chosen.formula)))
     asked = chosen.name if random.random() < 0.3 else chosen.formula
@@ -258,6 +294,15 @@ def _unknown_compound(random: Random) -> Problem:
     return _unknown(asked, written, problems.unknown_compound(written))
 
 
+def uneven(random: Random) -> tuple[str, str, str]:
+    """An oxide whose metal has no whole oxidation state: the metal's name, the formula, and the
+    answer."""
+    metals = [e for e in facts().elements.values() if e.block == "d" and e.period < 7]
+    metal, (many, oxygen) = random.choice(metals), random.choice(UNEVEN)
+    formula = f"{metal.symbol}{many}O{oxygen}"
+    return metal.name, formula, problems.no_whole_state(metal, formula, many, oxygen)
+
+
 def _unknown(kind: Kind, asked: str, answer: str) -> Problem:
     return Problem(kind, asked, "unknown", answer)
 
@@ -269,7 +314,15 @@ def beyond(random: Random) -> str:
         most = {"C": 900, "H": 1500, "N": 300, "O": 400, "S": 9}
         atoms = (f"{symbol}{random.randint(n // 9, n)}" for symbol, n in most.items())
         return f"the molar mass of {''.join(atoms)}"
+    return random.choice(BEYOND).format(x=_any_substance(random))
+
+
+def beyond_question(random: Random) -> str:
+    """A question that is no noun phrase in a frame."""
+    return random.choice(BEYOND_ASKS).format(x=_any_substance(random), y=_any_substance(random))
+
+
+def _any_substance(random: Random) -> str:
     while kept(chosen := compound(random)):
         pass
-    name = random.choice((element(random).name, chosen.name, chosen.formula))
-    return random.choice(BEYOND).format(x=name)
+    return random.choice((element(random).name, chosen.name, chosen.formula))
