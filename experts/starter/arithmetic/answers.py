@@ -27,7 +27,10 @@ def final_number(text: str) -> str | None:
 
 def is_correct(text: str, answer: str) -> bool:
     """Whether `text` ends in `answer`: an equal number ("42" and "42.0" are), or, for an answer
-    such as "688 remainder 5", the same quotient and remainder."""
+    such as "688 remainder 5", the same quotient and remainder. An answer without a number is one
+    that declines, and stands in the text."""
+    if not any(character.isdigit() for character in answer):
+        return answer in text
     if "remainder" in answer:
         given, wanted = _remainders(text), _remainders(answer)
         return bool(given) and given[-1] == wanted[-1]

@@ -11,8 +11,10 @@ from experts.starter.arithmetic.phrasing import ASKS, TERM, ask, write_expressio
 from experts.starter.arithmetic.problems import Problem
 from experts.starter.arithmetic.sampling import Mix
 from experts.starter.shapes import Item, Subject
+from experts.starter.wording import disturb
 
 BEYOND = "That is beyond what I can compute reliably."
+BY_ZERO = "Division by zero has no result."
 NOT_ARITHMETIC = "I can only help with arithmetic."
 BEGUN = ("The answer is {} =", "{} =", "{} is", "{} equals", "{}:")
 NAMES = {"+": "The sum of", "-": "The difference between", "×": "The product of"}
@@ -40,12 +42,21 @@ def follow_up(random: Random, mix: Mix = sampling.MIX) -> tuple[Item, Item]:
 
 def out_of_range(random: Random) -> Item:
     """A calculation that the expert declines."""
-    return Item(random.choice(ASKS).format(sampling.out_of_range(random)), BEYOND)
+    if random.random() < 0.06:
+        return Item(
+            random.choice(ASKS).format(write_expression(sampling.by_zero(random), random)), BY_ZERO
+        )
+    asked = random.choice(ASKS).format(sampling.out_of_range(random))
+    return Item(disturb(asked, random), BEYOND)
 
 
 def _subject(mix: Mix) -> Subject:
     return Subject(
-        partial(draw, mix=mix), partial(follow_up, mix=mix), out_of_range, NOT_ARITHMETIC
+        partial(draw, mix=mix),
+        partial(follow_up, mix=mix),
+        out_of_range,
+        NOT_ARITHMETIC,
+        weights={"declined": 0.1},
     )
 
 

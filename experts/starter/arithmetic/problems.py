@@ -15,11 +15,21 @@ import re
 import zlib
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Literal
 
 Operation = Literal[
-    "addition", "subtraction", "decimals", "multiplication", "division", "percentage", "two-step"
+    "addition",
+    "subtraction",
+    "decimals",
+    "multiplication",
+    "decimal product",
+    "division",
+    "percentage",
+    "percent change",
+    "two-step",
+    "chain",
+    "negative",
 ]
 EVALUATION_SHARE = 50
 """One problem in this many is kept for evaluation."""
@@ -134,9 +144,10 @@ def divide(a: int, b: int) -> Problem:
     """a ÷ b by long division, b at most 99; a quotient with remainder where it is not exact.
 
     First the multiples of b; then for each digit of a what is to be divided, the multiples up to
-    the first that is larger (`>`), and what the last that fits (`<`) leaves. All of them are turned
-    round, and filled up with zeros to the same length. A line ends with the digits of a that are
-    still to come, the last one with a point.
+    the first that is larger (`>`), and what the last that fits (`<`) leaves, worked out in as many
+    columns as b has digits: more of them a remainder never has. All of them are turned round, and
+    filled up with zeros to the same length. A line ends with the digit of the quotient and the
+    digits of a that are still to come, the last one with a point.
     """
     width = len(str(b))
     multiples = [f"{i}:{_turned(b * i, width + 1)}" for i in range(10)]
@@ -147,8 +158,12 @@ def divide(a: int, b: int) -> Problem:
         tried = [f"{multiple}<" for multiple in multiples[1 : quotient + 1]]
         tried += [f"{multiple}>" for multiple in multiples[quotient + 1 : quotient + 2]]
         turned = _turned(current, width + 1)
-        left = f"{turned}-{_turned(quotient * b, width + 1)}={_turned(remainder, width)}"
-        steps.append(" ".join([turned, *tried, left, str(quotient), str(a)[place:] or "."]))
+        line = [turned, *tried]
+        if quotient:
+            line += [turned, _turned(quotient * b, width + 1)]
+            line.append(_difference(current, quotient * b, width))
+        line += [_read_off(remainder, width), str(quotient), str(a)[place:] or "."]
+        steps.append(" ".join(line))
         found.append(str(quotient))
     quotient, remainder = divmod(a, b)
     answer = f"{quotient} remainder {remainder}" if remainder else str(quotient)
@@ -160,22 +175,82 @@ def divide(a: int, b: int) -> Problem:
     return Problem("division", expression, lines, answer)
 
 
-def percentage(percent: int, whole: Number) -> Problem:
-    """percent % of whole, through percent × whole ÷ 100.
+def percentage(percent: Number, whole: Number) -> Problem:
+    """percent % of whole, through percent × whole ÷ 100."""
+    return _pointed_off("percentage", f"{percent}% of {whole}", whole, percent, 2)
 
-    The product is pointed off while it is turned round, behind the number of its decimals.
+
+def multiply_decimals(a: Number, b: Number) -> Problem:
+    """a × b without their points, then pointed off."""
+    return _pointed_off("decimal product", f"{a} × {b}", a, b, 0)
+
+
+def _pointed_off(operation: Operation, expression: str, a: Number, b: Number, more: int) -> Problem:
+    """The product of two numbers' digits, with the decimals of both and `more`.
+
+    It is pointed off while it is turned round, behind the number of its decimals.
     """
-    product = multiply(whole.value, percent)
-    result = Number(percent * whole.value, 2 + whole.places)
+    product = multiply(a.value, b.value)
+    result = Number(a.value * b.value, a.places + b.places + more)
     pointed = f"{result.places}: {str(result)[::-1]}"
-    steps = [f"{percent}% of {whole}", *(product.steps or product.inner), pointed]
-    return _finish("percentage", f"{percent}% of {whole}", steps, result, (product,))
+    steps = [expression, *(product.steps or product.inner), pointed]
+    return _finish(operation, expression, steps, result, (product,))
+
+
+def percent_change(whole: Number, sign: Literal["+", "-"], percent: Number) -> Problem:
+    """whole + percent % of it, or less by as much."""
+    part = percentage(percent, whole)
+    change = combine(whole, sign, number(part.answer))
+    return in_steps("percent change", f"{whole} {sign} {percent}%", part, change)
 
 
 def two_step(expression: str, first: Problem, second: Problem) -> Problem:
     """An expression of two operations: `second` contains the result of `first`."""
-    steps = (expression, *first.inner, *second.inner)
-    return Problem("two-step", expression, steps, second.answer, (first, second))
+    return in_steps("two-step", expression, first, second)
+
+
+def in_steps(operation: Operation, expression: str, *parts: Problem) -> Problem:
+    """An expression that is worked out part by part; the last gives the result."""
+    steps = (expression, *(line for part in parts for line in part.inner))
+    return Problem(operation, expression, steps, parts[-1].answer, parts)
+
+
+def combine(a: Number, sign: Literal["+", "-"], b: Number) -> Problem:
+    """a + b or a - b of any two numbers.
+
+    Where one is below zero, it is the sum or the difference of their amounts, which is worked out
+    with its sign turned where a line `-` stands before it.
+    """
+    if a.value >= 0 and b.value >= 0:
+        return add(a, b) if sign == "+" else subtract(a, b)
+    right = Number(b.value if sign == "+" else -b.value, b.places)
+    x, y = Number(abs(a.value), a.places), Number(abs(right.value), right.places)
+    if a.value >= 0:
+        inner = subtract(x, y) if right.value < 0 else add(x, y)
+    else:
+        inner = add(x, y) if right.value < 0 else subtract(y, x)
+    turned = a.value < 0 and right.value < 0
+    expression = f"{a} {sign} {b}" if b.value >= 0 else f"{a} {sign} ({b})"
+    return _with_sign(expression, turned, inner)
+
+
+def multiply_signed(a: int, b: int) -> Problem:
+    """a × b where one is or both are below zero."""
+    expression = f"{a} × {b}" if b >= 0 else f"{a} × ({b})"
+    return _with_sign(expression, a * b < 0, multiply(abs(a), abs(b)))
+
+
+def _with_sign(expression: str, turned: bool, inner: Problem) -> Problem:
+    steps = (expression, *(["-"] if turned else []), *inner.inner)
+    result = number(inner.answer)
+    answer = str(Number(-result.value, result.places)) if turned else inner.answer
+    return Problem("negative", expression, steps, answer, (inner,))
+
+
+def number(text: str) -> Number:
+    """The number that an answer without remainder is."""
+    whole, _, decimals = text.partition(".")
+    return Number(int(whole + decimals), len(decimals))
 
 
 def value_of(answer: str) -> Fraction:
@@ -192,12 +267,12 @@ def _finish(
 ) -> Problem:
     """The problem with its result; zeros at the end of decimals are taken off in a step."""
     single = all(len(operand) == 1 for operand in re.findall(r"[\d.]+", expression))
-    if single and operation != "percentage":
+    if single and operation not in ("percentage", "decimal product"):
         steps, parts = [], ()
     if "." in expression and operation in ("addition", "subtraction"):
         operation = "decimals"
     answer = result.trimmed()
-    if str(answer) != str(result) or operation == "percentage":
+    if str(answer) != str(result) or operation in ("percentage", "decimal product"):
         steps = [*steps, f"= {result}"]
     return Problem(operation, expression, tuple(steps), str(answer), parts)
 
@@ -226,10 +301,11 @@ def _sum(x: int, y: int) -> str:
     return " ".join(columns)
 
 
-def _difference(x: int, y: int) -> str:
-    """The columns of x - y; the last one borrows where the difference is below zero."""
+def _difference(x: int, y: int, width: int | None = None) -> str:
+    """The first `width` columns of x - y, or all; the last one borrows where the difference is
+    below zero."""
     borrow, columns = 0, []
-    for i, j in _columns(x, y):
+    for i, j in islice(_columns(x, y), width):
         ten = 1 if i < j + borrow else 0
         columns.append(f"{ten}{i}-{j}-{borrow}={10 * ten + i - j - borrow}")
         borrow = ten

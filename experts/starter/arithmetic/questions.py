@@ -10,8 +10,8 @@ from pathlib import Path
 from random import Random
 
 from experts.starter.arithmetic import sampling
-from experts.starter.arithmetic.data import SUBJECT
-from experts.starter.arithmetic.phrasing import ask
+from experts.starter.arithmetic.data import BEYOND, SUBJECT
+from experts.starter.arithmetic.phrasing import ASKS, ask
 from experts.starter.arithmetic.problems import Operation, Problem
 from experts.starter.question_files import Line, asked, in_conversation, question, write_files
 
@@ -22,15 +22,20 @@ EVALUATION_COUNTS: dict[Operation, int] = {
     "subtraction": 110,
     "decimals": 80,
     "multiplication": 80,
+    "decimal product": 40,
     "division": 80,
-    "percentage": 40,
+    "percentage": 60,
+    "percent change": 40,
     "two-step": 60,
+    "chain": 50,
+    "negative": 40,
 }
 FOLLOW_UPS = 80
+DECLINED = 40
 
 
 def evaluation() -> Iterator[Line]:
-    """640 questions with answers, about problems that no training example contains."""
+    """870 questions with answers, about problems that no training example contains."""
     random = Random(EVALUATION_SEED)
     for operation, count in EVALUATION_COUNTS.items():
         seen: set[str] = set()
@@ -43,6 +48,9 @@ def evaluation() -> Iterator[Line]:
         earlier, request, problem = sampling.sample_follow_up(random, Problem.for_evaluation)
         texts = ask(earlier, random), earlier.working, request
         yield question(texts, problem.answer, "follow-up")
+    for _ in range(DECLINED):
+        asked_for = sampling.out_of_range(random, kept=True)
+        yield question([random.choice(ASKS).format(asked_for)], BEYOND, "declined")
 
 
 def examples() -> Iterator[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -13,12 +14,19 @@ from experts.starter.arithmetic.phrasing import (
     write_expression,
 )
 from experts.starter.arithmetic.problems import (
+    EVALUATION_SHARE,
     Number,
     Operation,
     Problem,
     add,
+    combine,
     divide,
+    in_steps,
     multiply,
+    multiply_decimals,
+    multiply_signed,
+    number,
+    percent_change,
     percentage,
     subtract,
     two_step,
@@ -28,23 +36,31 @@ MAX_DIGITS = 6
 Mix = Mapping[Operation, float]
 """Shares of the operations."""
 MIX: Mix = {
-    "addition": 0.17,
-    "subtraction": 0.17,
-    "decimals": 0.15,
-    "multiplication": 0.14,
-    "division": 0.19,
+    "addition": 0.14,
+    "subtraction": 0.14,
+    "decimals": 0.12,
+    "multiplication": 0.11,
+    "decimal product": 0.06,
+    "division": 0.15,
     "percentage": 0.08,
-    "two-step": 0.10,
+    "percent change": 0.04,
+    "two-step": 0.08,
+    "chain": 0.05,
+    "negative": 0.03,
 }
 """In what people ask. Products are long and contain sums, so they are fewer."""
 TRAINING_MIX: Mix = {
-    "addition": 0.13,
-    "subtraction": 0.14,
-    "decimals": 0.14,
-    "multiplication": 0.13,
-    "division": 0.29,
+    "addition": 0.10,
+    "subtraction": 0.10,
+    "decimals": 0.11,
+    "multiplication": 0.10,
+    "decimal product": 0.06,
+    "division": 0.25,
     "percentage": 0.08,
-    "two-step": 0.09,
+    "percent change": 0.04,
+    "two-step": 0.08,
+    "chain": 0.05,
+    "negative": 0.03,
 }
 """In training. Long division is learned last."""
 
@@ -129,24 +145,65 @@ def _decimals(random: Random) -> Problem:
 
 
 def _multiplication(random: Random) -> Problem:
-    """Up to three by three digits, and four by two."""
+    """Up to three by three digits, and four by two; squares and doubles, which have names."""
     a, b = integer(random, 3), integer(random, 3)
-    if random.random() < 0.15:
+    chance = random.random()
+    if chance < 0.15:
         a, b = random.randrange(1000, 10_000), integer(random, 2)
+    elif chance < 0.23:
+        a = integer(random, 3, 2)
+        return multiply(a, random.choice((a, a, 2, 2, 3, 0)) if a < 100 else 2)
     if random.random() < 0.6:
         a, b = max(a, b), min(a, b)
     return multiply(a, b)
 
 
+def _decimal_product(random: Random) -> Problem:
+    """A price and a count, a decimal and a small number, or two decimals."""
+    kind = random.randrange(3)
+    if kind == 0:
+        a = Number(integer(random, 4), 2).trimmed()
+        b = Number(integer(random, 2))
+    elif kind == 1:
+        a, b = (
+            Number(integer(random, 3), random.randint(1, 2)).trimmed(),
+            Number(integer(random, 2)),
+        )
+    else:
+        a = Number(integer(random, 3), random.randint(1, 2)).trimmed()
+        b = Number(integer(random, 2), 1).trimmed()
+    if random.random() < 0.2:
+        a, b = b, a
+    return multiply_decimals(a, b)
+
+
 def _division(random: Random) -> Problem:
     divisor = random.randint(2, 9) if random.random() < 0.4 else random.randint(10, 99)
+    chance = random.random()
+    if chance < 0.06:  # half, a third, a quarter
+        divisor = random.choice((2, 2, 3, 4))
+        return divide(divisor * integer(random, 3), divisor)
+    if chance < 0.09:
+        return divide(random.randrange(divisor), divisor)
     if random.random() < 0.5:
         return divide(divisor * integer(random, 3), divisor)
     return divide(integer(random, 5, divisor), divisor)
 
 
+def _percent(random: Random) -> Number:
+    chance = random.random()
+    if chance < 0.65:
+        usual = (5, 10, 15, 20, 25, 30, 40, 50, 60, 75, random.randint(1, 99))
+        return Number(random.choice(usual))
+    if chance < 0.78:
+        return Number(random.choice((100, 110, 120, 125, 150, 200, 250, random.randint(101, 300))))
+    if chance < 0.92:
+        return Number(10 * random.randint(0, 25) + 5, 1)
+    return Number(random.randint(1, 999), random.randint(1, 2)).trimmed()
+
+
 def _percentage(random: Random) -> Problem:
-    percent = random.choice((5, 10, 15, 20, 25, 30, 40, 50, 60, 75, random.randint(1, 99)))
+    percent = _percent(random)
     whole = Number(integer(random, 4))
     chance = random.random()
     if chance < 0.3:
@@ -156,10 +213,58 @@ def _percentage(random: Random) -> Problem:
     return percentage(percent, whole)
 
 
+def _percent_change(random: Random) -> Problem:
+    percent = _percent(random) if random.random() < 0.3 else Number(5 * random.randint(1, 15))
+    whole = Number(integer(random, 3))
+    if random.random() < 0.3:
+        whole = Number(integer(random, 4), random.randint(1, 2)).trimmed()
+    return percent_change(whole, random.choice(("+", "-")), percent)
+
+
+def _chain(random: Random) -> Problem:
+    """Three or four numbers in one sum; three in a product."""
+    if random.random() < 0.12:
+        a, b, c = random.randint(2, 20), random.randint(2, 20), random.randint(2, 12)
+        return in_steps("chain", f"{a} × {b} × {c}", multiply(a, b), multiply(a * b, c))
+    places = random.choice((1, 2)) if random.random() < 0.2 else 0
+    digits = 4 if places else random.choice((2, 2, 3, 4))
+    terms = [
+        Number(integer(random, digits), places).trimmed()
+        for _ in range(random.choice((3, 3, 3, 4)))
+    ]
+    if random.random() < 0.8:
+        terms.sort(key=lambda term: -term.scaled(2))
+    result, expression, parts = terms[0], str(terms[0]), []
+    only_sums = random.random() < 0.5
+    for term in terms[1:]:
+        sign = random.choice(("+", "+", "-")) if not only_sums else "+"
+        parts.append(combine(result, sign, term))  # type: ignore[arg-type]
+        result, expression = number(parts[-1].answer), f"{expression} {sign} {term}"
+    return in_steps("chain", expression, *parts)
+
+
+def _negative(random: Random) -> Problem:
+    if random.random() < 0.25:
+        a, b = integer(random, 2), integer(random, 2)
+        return multiply_signed(*random.choice(((-a, b), (a, -b), (-a, -b))))
+    a, b = integer(random, 3), integer(random, 3)
+    x, y = random.choice(((-a, b), (-a, b), (-a, b), (a, -b), (-a, -b)))
+    return combine(Number(x), random.choice(("+", "-")), Number(y))
+
+
 def _two_step(random: Random) -> Problem:
     a, b, c = random.randint(1, 99), random.randint(1, 99), random.randint(2, 20)
     x, y = Number(a), Number(b)
-    kind = random.randrange(6)
+    kind = random.randrange(10)
+    if kind == 6:
+        return two_step(f"({a} + {b}) ÷ {c}", add(x, y), divide(a + b, c))
+    if kind == 7:
+        a, b = max(a, b), min(a, b)
+        return two_step(f"({a} - {b}) ÷ {c}", subtract(Number(a), Number(b)), divide(a - b, c))
+    if kind == 8:
+        return two_step(f"{a * c} ÷ {c} + {b}", divide(a * c, c), add(x, y))
+    if kind == 9:
+        return two_step(f"{b} + {a * c} ÷ {c}", divide(a * c, c), add(y, x))
     if kind == 0:
         return two_step(f"({a} + {b}) × {c}", add(x, y), multiply(a + b, c))
     if kind == 1:
@@ -196,29 +301,94 @@ _SAMPLERS: dict[Operation, Callable[[Random], Problem]] = {
     "subtraction": _subtraction,
     "decimals": _decimals,
     "multiplication": _multiplication,
+    "decimal product": _decimal_product,
     "division": _division,
     "percentage": _percentage,
+    "percent change": _percent_change,
     "two-step": _two_step,
+    "chain": _chain,
+    "negative": _negative,
 }
 
 
-def out_of_range(random: Random) -> str:
-    """A calculation that the expert declines: too many digits, or another kind of mathematics."""
+def out_of_range(random: Random, kept: bool = False) -> str:
+    """A calculation that the expert declines, one of training or one `kept` for evaluation."""
+    while True:
+        text = _out_of_range(random)
+        if (zlib.crc32(text.encode()) % EVALUATION_SHARE == 0) == kept:
+            return text
+
+
+def _out_of_range(random: Random) -> str:
+    """Too many digits or steps, or another kind of mathematics."""
 
     def big(low: int, high: int) -> int:
         length = random.randint(low, high)
         return random.randrange(10 ** (length - 1), 10**length)
 
-    return random.choice(
-        (
-            f"{big(8, 14)} {random.choice('+-')} {big(3, 14)}",
-            f"{big(4, 8)} × {big(3, 6)}",
-            f"{big(5, 12)} × {big(2, 9)}",
-            f"{big(5, 9)} ÷ {big(3, 6)}",
-            f"the square root of {big(1, 6)}",
-            f"{big(1, 2)} to the power of {big(1, 2)}",
-            f"the logarithm of {big(1, 5)}",
-            f"the sine of {big(1, 3)} degrees",
-            f"the factorial of {big(1, 2)}",
+    def few(most: int = 99) -> int:
+        return random.randint(1, most)
+
+    def decimal(digits: int = 3) -> str:
+        return str(
+            Number(10 * integer(random, digits) + random.randint(1, 9), random.randint(1, 2))
         )
+
+    def many(sign: str) -> str:
+        return sign.join(str(few(999)) for _ in range(random.randint(5, 8)))
+
+    kinds = (
+        lambda: f"{big(8, 14)} {random.choice('+-')} {big(3, 14)}",
+        lambda: f"{big(4, 8)} × {big(3, 6)}",
+        lambda: f"{big(5, 12)} × {big(2, 9)}",
+        lambda: f"{big(5, 9)} ÷ {big(3, 6)}",
+        lambda: f"{few(9999)} ÷ {big(3, 4)}",
+        lambda: f"the {random.choice(('square', 'cube'))} root of {big(1, 6)}",
+        lambda: f"{random.choice(('√', 'sqrt '))}{few(999)}",
+        lambda: f"{few()} to the power of {random.randint(3, 12)}",
+        lambda: f"{few()}{random.choice(('^', '**'))}{random.randint(3, 12)}",
+        lambda: f"{few()} cubed",
+        lambda: f"the logarithm of {big(1, 5)}",
+        lambda: f"{random.choice(('log', 'ln', 'sin', 'cos', 'tan'))}({few(360)})",
+        lambda: f"the sine of {big(1, 3)} degrees",
+        lambda: f"the factorial of {big(1, 2)}",
+        lambda: f"{few(20)}!",
+        lambda: f"{few(9)}/{few(12)} {random.choice('+-×')} {few(9)}/{few(12)}",
+        lambda: f"{few(9)}/{few(12)} of {few(999)}",
+        lambda: f"{decimal()} ÷ {decimal(2)}",
+        lambda: f"{decimal()} / {few()}",
+        lambda: f"({decimal(2)} + {decimal(2)}) × {few(20)}",
+        lambda: f"({few()} + {few()}) × ({few()} - {few()})",
+        lambda: f"{few()} × {few()} + {few()} × {few()}",
+        lambda: f"{few()} ÷ {few(9)} ÷ {few(9)}",
+        lambda: f"({few()} + {few()}) × {few()} - {few()}",
+        lambda: many(random.choice((" + ", "+", " - "))),
+        lambda: f"{few(99)}.{big(4, 7)} {random.choice('+×')} {few()}",
+        lambda: (
+            f"{few(99)} {random.choice(('million', 'billion'))} {random.choice('+-')} {few(999)}"
+        ),
+        lambda: f"the average of {few(999)}, {few(999)} and {few(999)}",
+        lambda: f"the {random.choice(('mean', 'median'))} of {few()}, {few()}, {few()} and {few()}",
+        lambda: f"{few(999)} {random.choice(('mod', 'modulo', '%'))} {few()}",
+        lambda: (
+            f"the {random.choice(('gcd', 'greatest common divisor', 'lcm'))} of {few()} and {few()}"
+        ),
+        lambda: f"the prime factors of {big(2, 4)}",
+        lambda: f"x if {few()}x + {few()} = {few(999)}",
+        lambda: f"x in x {random.choice('+-')} {few()} = {few(999)}",
+        lambda: f"{decimal()} rounded to {random.choice(('one decimal', 'a whole number'))}",
+        lambda: f"what percentage {few()} is of {few(999)}",
+        lambda: f"{few(999)} as a percentage of {few(999)}",
+        lambda: f"{few()}% of {few()}% of {few(999)}",
+        lambda: f"{few(999)} {random.choice(('miles in km', 'feet in metres', 'pounds in kg'))}",
+        lambda: f"the interest on {big(3, 5)} at {few(9)}% for {few(30)} years",
+        lambda: f"0x{few(255):X} + {few(99)}",
+        lambda: f"{few()} in binary",
+        lambda: f"x + {few()}",
     )
+    return random.choice(kinds)()
+
+
+def by_zero(random: Random) -> str:
+    """A division that has no result."""
+    return f"{integer(random, 4, 0)} ÷ 0"
