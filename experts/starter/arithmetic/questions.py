@@ -48,9 +48,12 @@ def evaluation() -> Iterator[Line]:
         earlier, request, problem = sampling.sample_follow_up(random, Problem.for_evaluation)
         texts = ask(earlier, random), earlier.working, request
         yield question(texts, problem.answer, "follow-up")
-    for _ in range(DECLINED):
+    declined: set[str] = set()
+    while len(declined) < DECLINED:
         asked_for = sampling.out_of_range(random, kept=True)
-        yield question([random.choice(ASKS).format(asked_for)], BEYOND, "declined")
+        if asked_for not in declined:
+            declined.add(asked_for)
+            yield question([random.choice(ASKS).format(asked_for)], BEYOND, "declined")
 
 
 def examples() -> Iterator[Line]:

@@ -33,6 +33,8 @@ from experts.starter.arithmetic.problems import (
 )
 
 MAX_DIGITS = 6
+LIKED = 0.2
+"""The share of numbers that people like."""
 Mix = Mapping[Operation, float]
 """Shares of the operations."""
 MIX: Mix = {
@@ -102,8 +104,23 @@ def sample(random: Random, operation: Operation | None = None, mix: Mix = MIX) -
 
 def integer(random: Random, digits: int, low: int = 1) -> int:
     """An integer of 1 to `digits` digits, every length equally likely, at least `low`."""
-    length = random.randint(1, digits)
-    return max(low, random.randrange(10 ** (length - 1) if length > 1 else 0, 10**length))
+    return max(low, _of_length(random, random.randint(1, digits)))
+
+
+def _of_length(random: Random, length: int) -> int:
+    """An integer of so many digits; every fifth is one of those that people like: 500, 1200, 999,
+    1001, 777. Among random digits they hardly occur, and equal digits are hard to count."""
+    least = 10 ** (length - 1) if length > 1 else 0
+    if random.random() >= LIKED:
+        return random.randrange(least, 10**length)
+    figures = random.randint(1, min(2, length))
+    liked = (
+        random.randrange(10 ** (figures - 1), 10**figures) * 10 ** (length - figures),
+        10**length - random.randint(1, 2),
+        least + random.randint(0, 2),
+        10**length // 9 * random.randint(1, 9),
+    )
+    return random.choice(liked)
 
 
 def _sum_operand(random: Random) -> Number:
@@ -114,9 +131,7 @@ def _pair(random: Random) -> tuple[Number, Number]:
     """Two integers, half of the time of the same length."""
     a = _sum_operand(random)
     if random.random() < 0.5:
-        length = len(str(a))
-        low = 10 ** (length - 1) if length > 1 else 0
-        return a, Number(random.randrange(low, 10**length))
+        return a, Number(_of_length(random, len(str(a))))
     return a, _sum_operand(random)
 
 
@@ -149,7 +164,7 @@ def _multiplication(random: Random) -> Problem:
     a, b = integer(random, 3), integer(random, 3)
     chance = random.random()
     if chance < 0.15:
-        a, b = random.randrange(1000, 10_000), integer(random, 2)
+        a, b = _of_length(random, 4), integer(random, 2)
     elif chance < 0.23:
         a = integer(random, 3, 2)
         return multiply(a, random.choice((a, a, 2, 2, 3, 0)) if a < 100 else 2)
@@ -323,8 +338,7 @@ def _out_of_range(random: Random) -> str:
     """Too many digits or steps, or another kind of mathematics."""
 
     def big(low: int, high: int) -> int:
-        length = random.randint(low, high)
-        return random.randrange(10 ** (length - 1), 10**length)
+        return _of_length(random, random.randint(low, high))
 
     def few(most: int = 99) -> int:
         return random.randint(1, most)
@@ -334,13 +348,18 @@ def _out_of_range(random: Random) -> str:
             Number(10 * integer(random, digits) + random.randint(1, 9), random.randint(1, 2))
         )
 
+    def swapped(a: object, sign: str, b: object) -> str:
+        a, b = random.choice(((a, b), (b, a)))
+        return f"{a} {sign} {b}"
+
     def many(sign: str) -> str:
         return sign.join(str(few(999)) for _ in range(random.randint(5, 8)))
 
     kinds = (
-        lambda: f"{big(8, 14)} {random.choice('+-')} {big(3, 14)}",
-        lambda: f"{big(4, 8)} × {big(3, 6)}",
-        lambda: f"{big(5, 12)} × {big(2, 9)}",
+        lambda: swapped(big(7, 14), random.choice("+-"), big(1, 14)),
+        lambda: swapped(big(4, 8), "×", big(3, 6)),
+        lambda: swapped(big(5, 12), "×", big(1, 9)),
+        lambda: f"{big(6, 12)} ÷ {few()}",
         lambda: f"{big(5, 9)} ÷ {big(3, 6)}",
         lambda: f"{few(9999)} ÷ {big(3, 4)}",
         lambda: f"the {random.choice(('square', 'cube'))} root of {big(1, 6)}",
@@ -349,7 +368,10 @@ def _out_of_range(random: Random) -> str:
         lambda: f"{few()}{random.choice(('^', '**'))}{random.randint(3, 12)}",
         lambda: f"{few()} cubed",
         lambda: f"the logarithm of {big(1, 5)}",
-        lambda: f"{random.choice(('log', 'ln', 'sin', 'cos', 'tan'))}({few(360)})",
+        lambda: (
+            random.choice(("log", "ln", "sin", "cos", "tan"))
+            + random.choice(("({})", " {}")).format(few(360))
+        ),
         lambda: f"the sine of {big(1, 3)} degrees",
         lambda: f"the factorial of {big(1, 2)}",
         lambda: f"{few(20)}!",
@@ -358,7 +380,14 @@ def _out_of_range(random: Random) -> str:
         lambda: f"{decimal()} ÷ {decimal(2)}",
         lambda: f"{decimal()} / {few()}",
         lambda: f"({decimal(2)} + {decimal(2)}) × {few(20)}",
-        lambda: f"({few()} + {few()}) × ({few()} - {few()})",
+        lambda: (
+            f"({few()} {random.choice('+-')} {few()}) {random.choice('×÷')}"
+            f" ({few()} {random.choice('+-')} {few()})"
+        ),
+        lambda: f"{few()} × {few()} ÷ {few(20)}",
+        lambda: f"{big(3, 4)} × {big(2, 4)} × {big(1, 3)}",
+        lambda: f"{few()} {random.choice('+-')} {few()} × {few(20)} {random.choice('+-')} {few()}",
+        lambda: f"{few(999)} ÷ {few(99)} {random.choice(('in decimals', 'as a decimal'))}",
         lambda: f"{few()} × {few()} + {few()} × {few()}",
         lambda: f"{few()} ÷ {few(9)} ÷ {few(9)}",
         lambda: f"({few()} + {few()}) × {few()} - {few()}",
@@ -381,6 +410,9 @@ def _out_of_range(random: Random) -> str:
         lambda: f"{few(999)} as a percentage of {few(999)}",
         lambda: f"{few()}% of {few()}% of {few(999)}",
         lambda: f"{few(999)} {random.choice(('miles in km', 'feet in metres', 'pounds in kg'))}",
+        lambda: f"{few(999)} {random.choice(('km to miles', 'kg to pounds', 'hours in seconds'))}",
+        lambda: swapped(random.choice(("a dozen", "two dozen")), "×", few()),
+        lambda: f"the sum of the first {few()} {random.choice(('integers', 'even numbers'))}",
         lambda: f"the interest on {big(3, 5)} at {few(9)}% for {few(30)} years",
         lambda: f"0x{few(255):X} + {few(99)}",
         lambda: f"{few()} in binary",
