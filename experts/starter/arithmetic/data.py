@@ -6,7 +6,7 @@ from functools import partial
 from random import Random
 
 from experts.starter import shapes
-from experts.starter.arithmetic import sampling
+from experts.starter.arithmetic import beyond, sampling
 from experts.starter.arithmetic.phrasing import ASKS, TERM, ask, write_expression
 from experts.starter.arithmetic.problems import Problem
 from experts.starter.arithmetic.sampling import Mix
@@ -44,9 +44,9 @@ def out_of_range(random: Random) -> Item:
     """A calculation that the expert declines."""
     if random.random() < 0.06:
         return Item(
-            random.choice(ASKS).format(write_expression(sampling.by_zero(random), random)), BY_ZERO
+            random.choice(ASKS).format(write_expression(beyond.by_zero(random), random)), BY_ZERO
         )
-    asked = random.choice(ASKS).format(sampling.out_of_range(random))
+    asked = random.choice(ASKS).format(beyond.out_of_range(random))
     return Item(disturb(asked, random), BEYOND)
 
 

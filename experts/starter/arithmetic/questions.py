@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from experts.starter.arithmetic import sampling
+from experts.starter.arithmetic import beyond, sampling
 from experts.starter.arithmetic.data import BEYOND, SUBJECT
 from experts.starter.arithmetic.phrasing import ASKS, ask
 from experts.starter.arithmetic.problems import Operation, Problem
@@ -50,7 +50,7 @@ def evaluation() -> Iterator[Line]:
         yield question(texts, problem.answer, "follow-up")
     declined: set[str] = set()
     while len(declined) < DECLINED:
-        asked_for = sampling.out_of_range(random, kept=True)
+        asked_for = beyond.out_of_range(random, kept=True)
         if asked_for not in declined:
             declined.add(asked_for)
             yield question([random.choice(ASKS).format(asked_for)], BEYOND, "declined")

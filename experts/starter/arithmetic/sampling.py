@@ -1,8 +1,7 @@
-"""Random problems within the arithmetic expert's range, and questions just outside it."""
+"""Random problems within the arithmetic expert's range."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -14,7 +13,6 @@ from experts.starter.arithmetic.phrasing import (
     write_expression,
 )
 from experts.starter.arithmetic.problems import (
-    EVALUATION_SHARE,
     Number,
     Operation,
     Problem,
@@ -104,10 +102,10 @@ def sample(random: Random, operation: Operation | None = None, mix: Mix = MIX) -
 
 def integer(random: Random, digits: int, low: int = 1) -> int:
     """An integer of 1 to `digits` digits, every length equally likely, at least `low`."""
-    return max(low, _of_length(random, random.randint(1, digits)))
+    return max(low, of_length(random, random.randint(1, digits)))
 
 
-def _of_length(random: Random, length: int) -> int:
+def of_length(random: Random, length: int) -> int:
     """An integer of so many digits; every fifth is one of those that people like: 500, 1200, 999,
     1001, 777. Among random digits they hardly occur, and equal digits are hard to count."""
     least = 10 ** (length - 1) if length > 1 else 0
@@ -131,7 +129,7 @@ def _pair(random: Random) -> tuple[Number, Number]:
     """Two integers, half of the time of the same length."""
     a = _sum_operand(random)
     if random.random() < 0.5:
-        return a, Number(_of_length(random, len(str(a))))
+        return a, Number(of_length(random, len(str(a))))
     return a, _sum_operand(random)
 
 
@@ -164,7 +162,7 @@ def _multiplication(random: Random) -> Problem:
     a, b = integer(random, 3), integer(random, 3)
     chance = random.random()
     if chance < 0.15:
-        a, b = _of_length(random, 4), integer(random, 2)
+        a, b = of_length(random, 4), integer(random, 2)
     elif chance < 0.23:
         a = integer(random, 3, 2)
         return multiply(a, random.choice((a, a, 2, 2, 3, 0)) if a < 100 else 2)
@@ -324,103 +322,3 @@ _SAMPLERS: dict[Operation, Callable[[Random], Problem]] = {
     "chain": _chain,
     "negative": _negative,
 }
-
-
-def out_of_range(random: Random, kept: bool = False) -> str:
-    """A calculation that the expert declines, one of training or one `kept` for evaluation."""
-    while True:
-        text = _out_of_range(random)
-        if (zlib.crc32(text.encode()) % EVALUATION_SHARE == 0) == kept:
-            return text
-
-
-def _out_of_range(random: Random) -> str:
-    """Too many digits or steps, or another kind of mathematics."""
-
-    def big(low: int, high: int) -> int:
-        return _of_length(random, random.randint(low, high))
-
-    def few(most: int = 99) -> int:
-        return random.randint(1, most)
-
-    def decimal(digits: int = 3) -> str:
-        return str(
-            Number(10 * integer(random, digits) + random.randint(1, 9), random.randint(1, 2))
-        )
-
-    def swapped(a: object, sign: str, b: object) -> str:
-        a, b = random.choice(((a, b), (b, a)))
-        return f"{a} {sign} {b}"
-
-    def many(sign: str) -> str:
-        return sign.join(str(few(999)) for _ in range(random.randint(5, 8)))
-
-    kinds = (
-        lambda: swapped(big(7, 14), random.choice("+-"), big(1, 14)),
-        lambda: swapped(big(4, 8), "×", big(3, 6)),
-        lambda: swapped(big(5, 12), "×", big(1, 9)),
-        lambda: f"{big(6, 12)} ÷ {few()}",
-        lambda: f"{big(5, 9)} ÷ {big(3, 6)}",
-        lambda: f"{few(9999)} ÷ {big(3, 4)}",
-        lambda: f"the {random.choice(('square', 'cube'))} root of {big(1, 6)}",
-        lambda: f"{random.choice(('√', 'sqrt '))}{few(999)}",
-        lambda: f"{few()} to the power of {random.randint(3, 12)}",
-        lambda: f"{few()}{random.choice(('^', '**'))}{random.randint(3, 12)}",
-        lambda: f"{few()} cubed",
-        lambda: f"the logarithm of {big(1, 5)}",
-        lambda: (
-            random.choice(("log", "ln", "sin", "cos", "tan"))
-            + random.choice(("({})", " {}")).format(few(360))
-        ),
-        lambda: f"the sine of {big(1, 3)} degrees",
-        lambda: f"the factorial of {big(1, 2)}",
-        lambda: f"{few(20)}!",
-        lambda: f"{few(9)}/{few(12)} {random.choice('+-×')} {few(9)}/{few(12)}",
-        lambda: f"{few(9)}/{few(12)} of {few(999)}",
-        lambda: f"{decimal()} ÷ {decimal(2)}",
-        lambda: f"{decimal()} / {few()}",
-        lambda: f"({decimal(2)} + {decimal(2)}) × {few(20)}",
-        lambda: (
-            f"({few()} {random.choice('+-')} {few()}) {random.choice('×÷')}"
-            f" ({few()} {random.choice('+-')} {few()})"
-        ),
-        lambda: f"{few()} × {few()} ÷ {few(20)}",
-        lambda: f"{big(3, 4)} × {big(2, 4)} × {big(1, 3)}",
-        lambda: f"{few()} {random.choice('+-')} {few()} × {few(20)} {random.choice('+-')} {few()}",
-        lambda: f"{few(999)} ÷ {few(99)} {random.choice(('in decimals', 'as a decimal'))}",
-        lambda: f"{few()} × {few()} + {few()} × {few()}",
-        lambda: f"{few()} ÷ {few(9)} ÷ {few(9)}",
-        lambda: f"({few()} + {few()}) × {few()} - {few()}",
-        lambda: many(random.choice((" + ", "+", " - "))),
-        lambda: f"{few(99)}.{big(4, 7)} {random.choice('+×')} {few()}",
-        lambda: (
-            f"{few(99)} {random.choice(('million', 'billion'))} {random.choice('+-')} {few(999)}"
-        ),
-        lambda: f"the average of {few(999)}, {few(999)} and {few(999)}",
-        lambda: f"the {random.choice(('mean', 'median'))} of {few()}, {few()}, {few()} and {few()}",
-        lambda: f"{few(999)} {random.choice(('mod', 'modulo', '%'))} {few()}",
-        lambda: (
-            f"the {random.choice(('gcd', 'greatest common divisor', 'lcm'))} of {few()} and {few()}"
-        ),
-        lambda: f"the prime factors of {big(2, 4)}",
-        lambda: f"x if {few()}x + {few()} = {few(999)}",
-        lambda: f"x in x {random.choice('+-')} {few()} = {few(999)}",
-        lambda: f"{decimal()} rounded to {random.choice(('one decimal', 'a whole number'))}",
-        lambda: f"what percentage {few()} is of {few(999)}",
-        lambda: f"{few(999)} as a percentage of {few(999)}",
-        lambda: f"{few()}% of {few()}% of {few(999)}",
-        lambda: f"{few(999)} {random.choice(('miles in km', 'feet in metres', 'pounds in kg'))}",
-        lambda: f"{few(999)} {random.choice(('km to miles', 'kg to pounds', 'hours in seconds'))}",
-        lambda: swapped(random.choice(("a dozen", "two dozen")), "×", few()),
-        lambda: f"the sum of the first {few()} {random.choice(('integers', 'even numbers'))}",
-        lambda: f"the interest on {big(3, 5)} at {few(9)}% for {few(30)} years",
-        lambda: f"0x{few(255):X} + {few(99)}",
-        lambda: f"{few()} in binary",
-        lambda: f"x + {few()}",
-    )
-    return random.choice(kinds)()
-
-
-def by_zero(random: Random) -> str:
-    """A division that has no result."""
-    return f"{integer(random, 4, 0)} ÷ 0"
